@@ -1,0 +1,148 @@
+"""Neighbour lists: which atoms see each other, through which lattice translation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["neighbor_pairs", "neighbor_shifts"]
+
+SMALLEST_HEIGHT = 0.1
+"""Å; a periodic cell flatter than this is taken as singular: its atoms would overlap with their own images."""
+
+THREADS_PAY_FROM = 5_000
+"""Number of atoms below which starting threads takes longer than the search."""
+
+
+def neighbor_pairs(
+    positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """All ordered pairs of atoms closer than a cutoff, images included.
+
+    The list is full (every pair appears in both directions) and its order does not depend on the search: sorted by the
+    first atom, then by the second, then by the lattice translation.
+
+    Parameters
+    ----------
+    positions : array, shape (n_atoms, 3), Å
+        May lie outside the cell.
+    cell : array, shape (3, 3), Å
+        Rows are lattice vectors, of either handedness; zeros where there is none. Rows of directions that are not
+        periodic are ignored.
+    pbc : array of bool, shape (3,)
+        Periodic directions.
+    cutoff : float, Å
+        May be longer than the cell.
+
+    Returns
+    -------
+    first, second : array of int64, shape (n_pairs,)
+    offset : array of float64, shape (n_pairs, 3), Å
+        Lattice translation: ``positions[second] - positions[first] + offset`` points from the first to the second atom.
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong, a number is not finite, the cutoff is not positive or a periodic cell is singular.
+
+    Examples
+    --------
+    >>> neighbor_pairs([[0.0, 0.0, 0.0]], 3.0 * np.eye(3), [True, False, False], cutoff=3.5)[2]
+    array([[-3.,  0.,  0.],
+           [ 3.,  0.,  0.]])
+    """
+    first, second, shift = neighbor_shifts(positions, cell, pbc, cutoff)
+    return first, second, shift.astype(np.float64) @ np.asarray(cell, dtype=np.float64)
+
+
+def neighbor_shifts(
+    positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """`neighbor_pairs` with the lattice translations counted in cell vectors.
+
+    Returns
+    -------
+    first, second : array of int64, shape (n_pairs,)
+    shift : array of int32, shape (n_pairs, 3)
+        ``shift @ cell`` is the offset in Å.
+    """
+    points = np.ascontiguousarray(positions, dtype=np.float64)
+    box = np.array(cell, dtype=np.float64)
+    periodic = np.asarray(pbc, dtype=bool)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise ValueError(f"positions must have shape (n_atoms, 3), got {points.shape}")
+    if box.shape != (3, 3):
+        raise ValueError(f"cell must have shape (3, 3) with lattice vectors as rows, got {box.shape}")
+    if periodic.shape != (3,):
+        raise ValueError(f"pbc must hold three booleans, got shape {periodic.shape}")
+    if not (np.isfinite(cutoff) and cutoff > 0):
+        raise ValueError(f"cutoff must be a positive length in Å, got {cutoff}")
+    wrong = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    if wrong.size:
+        raise ValueError(f"positions must be finite, got {points[wrong[0]]} for atom {wrong[0]}")
+    check_cell(box, periodic)
+    # the vectors of directions that do not repeat carry no meaning, but a search could divide by their volume
+    box[~periodic] = 0.0
+    if len(points) == 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int32)
+
+    # vesin imports torch and loads a shared library: only when a list is really wanted
+    from vesin import NeighborList
+
+    search = NeighborList(cutoff=cutoff, full_list=True, n_threads=1 if len(points) < THREADS_PAY_FROM else 0)
+    i, j, s = search.compute(points, box, periodic, quantities="ijS", copy=False)
+    first, second, shift = i.astype(np.int64), j.astype(np.int64), s.astype(np.int32)
+    order = _order(first, second, shift, len(points))
+    return first[order], second[order], shift[order]
+
+
+def check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:
+    """Refuse a cell that cannot tile space along its periodic directions.
+
+    Parameters
+    ----------
+    cell : array, shape (3, 3), Å
+    pbc : array of bool, shape (3,)
+
+    Raises
+    ------
+    ValueError
+        If the cell is not finite, a periodic vector is missing, or the periodic vectors are (nearly) dependent.
+    """
+    if not np.isfinite(cell).all():
+        raise ValueError(f"cell must be finite, got {cell.tolist()}")
+    vectors = cell[pbc]
+    lengths = np.linalg.norm(vectors, axis=1)
+    if (lengths == 0).any():
+        names = ", ".join(np.array(["a", "b", "c"])[pbc][lengths == 0])
+        raise ValueError(
+            f"cell vector {names} is zero but pbc={tuple(pbc.tolist())} calls it periodic; give the cell or set pbc to "
+            "False there"
+        )
+    if len(vectors) == 0:
+        return
+    # rows of the pseudo-inverse are the reciprocal vectors within the periodic subspace: 1/length = distance of planes
+    singular_values = np.linalg.svd(vectors / lengths[:, None], compute_uv=False)
+    if singular_values[-1] < 1e-10 or _heights(vectors).min() < SMALLEST_HEIGHT:
+        raise ValueError(
+            f"cell is singular: its periodic vectors {vectors.tolist()} are linearly dependent or flatter than "
+            f"{SMALLEST_HEIGHT} Å"
+        )
+
+
+def _heights(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 1.0 / np.linalg.norm(np.linalg.pinv(vectors), axis=0)
+
+
+def _order(
+    first: NDArray[np.int64], second: NDArray[np.int64], shift: NDArray[np.int32], n_atoms: int
+) -> NDArray[np.intp]:
+    """Permutation that sorts by first, second, shift; no key occurs twice, so every algorithm gives the same."""
+    largest = int(np.abs(shift).max(initial=0))
+    span = 2 * largest + 1
+    if n_atoms**2 * span**3 >= 2**63:
+        return np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], second, first))
+    key = first * n_atoms + second
+    for axis in range(3):
+        key = key * span + (shift[:, axis] + largest)
+    return np.argsort(key)
