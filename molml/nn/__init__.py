@@ -1,0 +1,6 @@
+"""Parts that networks of every arm are made of; they know torch and nothing else."""
+
+from molml.nn.activations import activation
+from molml.nn.mlp import MLP
+
+__all__ = ["MLP", "activation"]
