@@ -6,6 +6,7 @@ import hashlib
 import html
 import operator
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
@@ -17,16 +18,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from molml.energy.neighbors import neighbor_pairs, neighbor_shifts
-from molml.energy.reading import (
+from molml.energy.labels import (
     Frame,
     LabelKeys,
     check_structure,
+    file_of,
+    group_of,
     label_frames,
     labelled_atoms,
-    read_frames,
-    read_structures,
 )
+from molml.energy.neighbors import neighbor_pairs, neighbor_shifts
+from molml.energy.plausibility import suspicions
+from molml.energy.reading import read_frames, read_structures
 
 __all__ = [
     "StructureDataset",
@@ -38,8 +41,6 @@ __all__ = [
     "pair_vectors",
     "read_structures",
 ]
-
-GROUP_KEYS = ("group", "config_type", "system")
 
 
 class Structures(NamedTuple):
@@ -245,10 +246,15 @@ class StructureDataset:
                 )
             chosen = range(len(structures))[slice(None) if index is None else index]
             frames = label_frames(
-                ((f"list:{k}", structures[k]) for k in chosen), keys, energy_unit=energy_unit, length_unit=length_unit
+                ((f"structures[{k}]", structures[k]) for k in chosen),
+                keys,
+                energy_unit=energy_unit,
+                length_unit=length_unit,
             )
         if not frames:
             raise ValueError("structures must hold at least one structure, got none")
+        for suspicion in suspicions(frames):
+            warnings.warn(f"{file_of(frames[0].source)}: {suspicion}", stacklevel=2)
         self._store = _Store(frames)
         self._chosen: list[int] = list(range(len(frames)))
         self._set_cutoff(cutoff)
@@ -274,16 +280,13 @@ class StructureDataset:
 
     @property
     def sources(self) -> list[str]:
-        """``file:frame`` of every structure, frames counted from 0; ``list:k`` for lists."""
+        """``file:frame`` of every structure, frames counted from 0; ``structures[k]`` for lists."""
         return [self._store.sources[k] for k in self._chosen]
 
     @property
     def groups(self) -> list[str]:
         """``info["group"]`` of every structure (or ``config_type``, or ``system``); empty where there is none."""
-        return [
-            next((str(info[key]) for key in GROUP_KEYS if key in info), "")
-            for info in (self._store.infos[k] for k in self._chosen)
-        ]
+        return [group_of(self._store.infos[k]) for k in self._chosen]
 
     @property
     def atoms(self) -> list[ase.Atoms]:
@@ -454,11 +457,12 @@ class _Store:
         self.forces = torch.from_numpy(
             np.concatenate([np.zeros((len(f.atoms), 3)) if f.forces is None else f.forces for f in frames])
         )
-        self.stress = torch.from_numpy(np.stack([np.zeros((3, 3)) if f.stress is None else f.stress for f in frames]))
+        stresses = [frame.stress if frame.atoms.pbc.all() else None for frame in frames]
+        self.stress = torch.from_numpy(np.stack([np.zeros((3, 3)) if s is None else s for s in stresses]))
         self.weight = torch.tensor([frame.weight for frame in frames], dtype=torch.float64)
         self.has_energy = torch.tensor([frame.energy is not None for frame in frames])
         self.has_forces = torch.tensor([frame.forces is not None for frame in frames])
-        self.has_stress = torch.tensor([frame.stress is not None for frame in frames])
+        self.has_stress = torch.tensor([stress is not None for stress in stresses])
 
     def atoms_of(self, k: int) -> slice:
         return slice(int(self.start[k]), int(self.start[k + 1]))
