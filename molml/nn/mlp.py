@@ -1,5 +1,6 @@
 """Multi-layer perceptron."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import final
@@ -81,17 +82,18 @@ class MLP(nn.Module):
         self.activation = activation
         self._function = activations.activation(activation)
         # skip_init: nn.Linear would draw from the global generator only to be overwritten
-        self.layers = nn.ModuleList(
+        layers = [
             nn.utils.skip_init(nn.Linear, n, m, dtype=dtype or torch.get_default_dtype())
-            for n, m in zip(widths, widths[1:], strict=False)
-        )
+            for n, m in itertools.pairwise(widths)
+        ]
         generator = torch.Generator()
         if seed is None:
             generator.seed()
         else:
             generator.manual_seed(seed)
-        for layer in self.layers:
+        for layer in layers:
             _initialise(layer, initialisation, generator)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of the network.

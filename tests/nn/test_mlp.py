@@ -29,9 +29,7 @@ def test_with_hidden_layers_it_is_not_linear():
     assert not torch.allclose(network(2 * x), 2 * network(x))
 
 
-@pytest.mark.parametrize(
-    ("law", "variance"), [("xavier", 2 / 300), ("kaiming", 2 / 100), ("lecun", 1 / 100)]
-)
+@pytest.mark.parametrize(("law", "variance"), [("xavier", 2 / 300), ("kaiming", 2 / 100), ("lecun", 1 / 100)])
 @pytest.mark.parametrize("shape", ["normal", "uniform"])
 def test_initial_weights_have_the_stated_variance(law, variance, shape):
     weight = MLP(100, [], 200, initialisation=f"{law}_{shape}", seed=3, dtype=torch.float64).layers[0].weight
