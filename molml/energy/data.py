@@ -239,10 +239,10 @@ class StructureDataset:
         if isinstance(structures, (str, os.PathLike)):
             frames = read_frames(structures, keys, energy_unit=energy_unit, length_unit=length_unit, index=index)
         else:
-            if isinstance(structures, ase.Atoms) or not all(isinstance(atoms, ase.Atoms) for atoms in structures):
+            if not all(isinstance(atoms, ase.Atoms) for atoms in structures):
                 raise TypeError(
-                    f"structures must be a path or a list of ase.Atoms, got {type(structures).__name__}"
-                    + ("; wrap it: [atoms]" if isinstance(structures, ase.Atoms) else "")
+                    f"structures must be a path or a list of ase.Atoms, got {type(structures).__name__}; a single "
+                    "structure goes into a list: [atoms]"
                 )
             chosen = range(len(structures))[slice(None) if index is None else index]
             frames = label_frames(

@@ -249,14 +249,14 @@ def _refuse_other_unit(frames: Sequence[Frame]) -> None:
     if not ratios:
         return
     ratio = float(np.median(ratios))
-    # nothing lies far below nuclei with all their electrons, so a ratio far above 1 cannot be eV; hartree gives one far
-    # below 1, where valence-only and atomisation energies live as well: not decidable
+    # nothing lies far below nuclei with all their electrons, so a ratio far above 1 cannot be eV; hartree gives one
+    # far below 1, where valence-only and atomisation energies live as well: not decidable
     for unit in ("kcal/mol", "kJ/mol"):
         if abs(ratio * ENERGY_UNITS[unit] - 1) < 0.05:
             raise ValueError(
                 f"energies of {file_of(frames[0].source)} must be in eV, but they are {ratio:.1f} times those of free "
-                f"atoms with all their electrons, as if in {unit}; say energy_unit={unit!r} (or energy_unit='eV' if they "
-                "really are in eV)"
+                f"atoms with all their electrons, as if in {unit}; say energy_unit={unit!r}, or energy_unit='eV' if "
+                "they really are"
             )
 
 

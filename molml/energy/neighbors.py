@@ -79,7 +79,7 @@ def neighbor_shifts(
         raise ValueError(f"cutoff must be a positive length in Å, got {cutoff}")
     wrong = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if wrong.size:
-        raise ValueError(f"positions must be finite, got {points[wrong[0]]} for atom {wrong[0]}")
+        raise ValueError(f"positions must be finite, got {points[wrong[0]].tolist()} for atom {wrong[0]}")
     check_cell(box, periodic)
     # the vectors of directions that do not repeat carry no meaning, but a search could divide by their volume
     box[~periodic] = 0.0
@@ -114,24 +114,33 @@ def check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:
     vectors = cell[pbc]
     lengths = np.linalg.norm(vectors, axis=1)
     if (lengths == 0).any():
-        names = ", ".join(np.array(["a", "b", "c"])[pbc][lengths == 0])
+        missing = np.array(["a", "b", "c"])[pbc][lengths == 0]
+        them = "it" if len(missing) == 1 else "them"
         raise ValueError(
-            f"cell vector {names} is zero but pbc={tuple(pbc.tolist())} calls it periodic; give the cell or set pbc to "
-            "False there"
+            f"cell vector{'' if len(missing) == 1 else 's'} {', '.join(missing)} must not be zero where "
+            f"pbc={tuple(pbc.tolist())} calls {them} periodic; give the cell or set pbc to False there"
         )
     if len(vectors) == 0:
         return
-    # rows of the pseudo-inverse are the reciprocal vectors within the periodic subspace: 1/length = distance of planes
-    singular_values = np.linalg.svd(vectors / lengths[:, None], compute_uv=False)
-    if singular_values[-1] < 1e-10 or _heights(vectors).min() < SMALLEST_HEIGHT:
+    if np.linalg.svd(vectors / lengths[:, None], compute_uv=False)[-1] < 1e-10 or _height(cell, pbc) < SMALLEST_HEIGHT:
         raise ValueError(
             f"cell is singular: its periodic vectors {vectors.tolist()} are linearly dependent or flatter than "
             f"{SMALLEST_HEIGHT} Å"
         )
 
 
-def _heights(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 1.0 / np.linalg.norm(np.linalg.pinv(vectors), axis=0)
+def _height(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> float:
+    """Smallest distance between lattice planes, judged in the reduced cell if the given one is skewed."""
+    if (height := _plane_distance(cell[pbc])) >= SMALLEST_HEIGHT:
+        return height
+    from ase.geometry import minkowski_reduce
+
+    return _plane_distance(minkowski_reduce(cell, pbc)[0][pbc])
+
+
+def _plane_distance(vectors: NDArray[np.float64]) -> float:
+    # columns of the pseudo-inverse are the reciprocal vectors within the space the vectors span
+    return float(1.0 / np.linalg.norm(np.linalg.pinv(vectors), axis=0).max())
 
 
 def _order(

@@ -37,7 +37,7 @@ __all__ = ["read_frames", "read_structures"]
 # what readers throw at damaged files; everything else would be a fault of ours and should look like one
 DAMAGE = (
     ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, OverflowError, EOFError, OSError,
-    MemoryError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, sqlite3.Error,
+    RuntimeError, MemoryError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, sqlite3.Error,
 )  # fmt: skip
 
 
@@ -225,14 +225,14 @@ def _spans(lines: Sequence[str], name: str) -> Iterator[tuple[int, int]]:
         number += 1
 
 
-_SIX = re.compile(r"""(?<![\w-])(stress|virial)\s*=\s*(["'\[{])([^"'\]}]*)(["'\]}])""")
+_MATRIX = re.compile(r"""(?<![\w-])(Lattice|stress|virial)\s*=\s*(["'\[{])([^"'\]}]*)(["'\]}])""")
 
 
 def _comment(line: str) -> dict[str, Any]:
     """ASE's parser of the comment line, which would refuse Voigt stress and swallow asymmetric stress."""
     from ase.io.extxyz import key_val_str_to_dict
 
-    values = key_val_str_to_dict(_SIX.sub(_nine, line))
+    values = key_val_str_to_dict(_MATRIX.sub(_nine, line))
     for key in ("stress", "virial"):
         if key in values:
             symmetric_tensor(values[key], key)
@@ -241,7 +241,7 @@ def _comment(line: str) -> dict[str, Any]:
 
 def _nine(match: re.Match[str]) -> str:
     components = re.split(r"[\s,]+", match[3].strip())
-    if len(components) != 6:
+    if len(components) != 6 or match[1] == "Lattice":
         return match[0]
     return f'{match[1]}="{" ".join(components[k] for k in (0, 5, 4, 5, 1, 3, 4, 3, 2))}"'
 
@@ -255,6 +255,10 @@ def _diagnosis(chunk: Sequence[str], error: BaseException) -> tuple[int, str]:
         if not count.isdigit() or kind not in "RISL":
             return 1, f"Properties must list name:type:columns with type R, I, S or L, got {short(match and match[1])}"
         columns += [(name, kind)] * int(count)
+    for name, _, value, _ in _MATRIX.findall(chunk[1]):
+        words = re.split(r"[\s,]+", value.strip())
+        if len(words) != 9 or not all(_reads_as(word, float) for word in words):
+            return 1, f"{name} must be 9 numbers, got {short(value)}"
     for number, line in enumerate(chunk[2:], start=2):
         words = line.split()
         if len(words) < len(columns):
