@@ -1,0 +1,372 @@
+"""A potential as an ASE calculator, for molecular dynamics, relaxations and everything else that asks for forces."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.data import chemical_symbols
+from ase.outputs import Properties, all_outputs
+from numpy.typing import NDArray
+
+from molml.energy.data import Structures
+from molml.energy.neighbors import neighbor_shifts
+
+if TYPE_CHECKING:
+    from molml.energy.model import BehlerParrinello, Committee, Extrapolation, LinearPotential
+
+__all__ = ["Calculator", "ExtrapolationError", "ExtrapolationWarning", "VerletList"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+
+class ExtrapolationWarning(UserWarning):
+    """An atom sees surroundings outside the range of the training data."""
+
+
+class ExtrapolationError(ValueError):
+    """An atom sees surroundings outside the range of the training data and `on_extrapolation="raise"`.
+
+    Attributes
+    ----------
+    extrapolations : list[Extrapolation]
+        Every atom and function concerned, the furthest outside first.
+    """
+
+    def __init__(self, message: str, extrapolations: Sequence[Extrapolation]) -> None:
+        super().__init__(message)
+        self.extrapolations = list(extrapolations)
+
+
+class VerletList:
+    """Neighbour pairs that are searched for again only when atoms have come closer by the skin.
+
+    The search runs with `cutoff + skin`; every call then keeps the pairs within `cutoff`, so that the pairs are those
+    of a fresh search whatever happened before. Strained cells (constant pressure, relaxations) reuse the list too.
+
+    Parameters
+    ----------
+    cutoff : float, Å
+    skin : float, Å
+        0 searches anew at every call in which anything moved.
+
+    Attributes
+    ----------
+    n_searches : int
+        How often the pairs were searched for.
+
+    References
+    ----------
+    Verlet, Phys. Rev. 159, 98 (1967).
+    """
+
+    def __init__(self, cutoff: float, skin: float) -> None:
+        if not (cutoff > 0 and np.isfinite(cutoff)):
+            raise ValueError(f"cutoff must be a positive length in Å, got {cutoff}")
+        if not (skin >= 0 and np.isfinite(skin)):
+            raise ValueError(f"skin must be a length in Å, zero or positive, got {skin}; 0.5 is a good choice")
+        self.cutoff = float(cutoff)
+        self.skin = float(skin)
+        self.n_searches = 0
+        self._search: _Search | None = None
+
+    def pairs(self, positions: Floats, cell: Floats, pbc: Booleans) -> tuple[Integers, Integers, Floats]:
+        """All pairs within the cutoff, both directions, in the order of `molml.energy.neighbors.neighbor_pairs`.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (n_atoms, 3), Å
+        cell : ndarray, shape (3, 3), Å
+            Rows are the lattice vectors.
+        pbc : ndarray of bool, shape (3,)
+
+        Returns
+        -------
+        first, second : ndarray of int64, shape (n_pairs,)
+        offset : ndarray, shape (n_pairs, 3), Å
+            `positions[second] - positions[first] + offset` points from the first to the second atom.
+        """
+        search = self._search
+        if search is None or self._is_stale(search, positions, cell, pbc):
+            first, second, shift = neighbor_shifts(positions, cell, pbc, self.cutoff + self.skin)
+            search = _Search(positions.copy(), cell.copy(), pbc.copy(), first, second, shift, shift @ cell, cell.copy())
+            self.n_searches += 1
+        elif not np.array_equal(cell, search.offset_cell):
+            search = search._replace(offset_cell=cell.copy(), offset=search.shift @ cell)
+        self._search = search
+        first, second, offset = search.first, search.second, search.offset
+        vectors = positions.take(second, axis=0)
+        vectors -= positions.take(first, axis=0)
+        vectors += offset
+        kept = np.flatnonzero(np.einsum("pi,pi->p", vectors, vectors) <= self.cutoff**2)
+        if len(kept) == len(first):
+            return first, second, offset
+        return first.take(kept), second.take(kept), offset.take(kept, axis=0)
+
+    def _is_stale(self, search: _Search, positions: Floats, cell: Floats, pbc: Booleans) -> bool:
+        if positions.shape != search.positions.shape or not np.array_equal(pbc, search.pbc):
+            return True
+        expected = search.positions
+        stretch = 1.0
+        if not np.array_equal(cell, search.cell):
+            if not pbc.all():
+                return True
+            # A vector r of the search has become r·deform + (difference of two moves), so
+            # |r| ≤ (|vector now| + 2 largest move) · ‖deform⁻¹‖: a bound that no strain and no rotation escapes.
+            deform = np.linalg.solve(search.cell, cell)
+            stretch = 1.0 / float(np.linalg.svd(deform, compute_uv=False)[-1])
+            expected = expected @ deform
+        moved = positions - expected
+        largest = float(np.sqrt(np.einsum("ai,ai->a", moved, moved).max()))
+        return (self.cutoff + 2.0 * largest) * stretch > self.cutoff + self.skin
+
+
+class _Search(NamedTuple):
+    """What a search found (pairs within cutoff + skin), and for which positions and cell."""
+
+    positions: Floats
+    cell: Floats
+    pbc: Booleans
+    first: Integers
+    second: Integers
+    shift: NDArray[np.int32]
+    offset: Floats
+    offset_cell: Floats
+
+
+class Calculator(AseCalculator):
+    """ASE calculator of a trained potential.
+
+    Gives `energy` and `free_energy` (eV), `energies` (eV per atom), `forces` (eV/Å) and, for cells that are periodic in
+    three directions, `stress` (eV/Å³; xx yy zz yz xz xy, tension positive). A committee also leaves its standard
+    deviations in `results["energy_std"]` (eV) and `results["forces_std"]` (eV/Å). All of them are computed together.
+
+    Parameters
+    ----------
+    potential : LinearPotential, BehlerParrinello or Committee
+    on_extrapolation : "warn", "raise" or "ignore"
+        What to do when an atom's surroundings lie outside the range of the training data: warn once for every function
+        and element and count from then on (see `extrapolations`), raise `ExtrapolationError`, or do not look (fastest).
+    skin : float, Å
+        Neighbours are searched for within the cutoff plus the skin, and again only when an atom has moved by half of
+        the skin. Results do not depend on it.
+
+    Attributes
+    ----------
+    extrapolations : dict[tuple[str, str], int]
+        How many times an atom of this element (symbol) left the training range of this function.
+    n_calculations : int
+        Structures calculated so far.
+
+    Examples
+    --------
+    >>> atoms.calc = molml.load("model.molml").calculator()  # doctest: +SKIP
+    >>> atoms.get_forces()  # doctest: +SKIP
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    ignored_changes = {"initial_charges", "initial_magmoms"}
+
+    def __init__(
+        self,
+        potential: LinearPotential | BehlerParrinello | Committee,
+        *,
+        on_extrapolation: Literal["warn", "raise", "ignore"] = "warn",
+        skin: float = 0.5,
+    ) -> None:
+        if on_extrapolation not in ("warn", "raise", "ignore"):
+            raise ValueError(f'on_extrapolation must be "warn", "raise" or "ignore", got {on_extrapolation!r}')
+        super().__init__()
+        self.potential = potential
+        self.on_extrapolation = on_extrapolation
+        self.neighbours = VerletList(potential.cutoff, skin)
+        self.extrapolations: dict[tuple[str, str], int] = {}
+        self.n_calculations = 0
+        self._blank: Structures | None = None
+
+    def __repr__(self) -> str:
+        symbols = " ".join(chemical_symbols[number] for number in self.potential.elements)
+        return f"molml.energy.Calculator({type(self.potential).__name__}, {symbols}, cutoff={self.potential.cutoff} Å)"
+
+    def _get_name(self) -> str:
+        return "molml"
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What differs from the last calculation; exact, whatever `tol`.
+
+        ASE's own comparison takes 0.1 ms at every request for a property, as much as a small molecule's forces.
+        """
+        last = self.atoms
+        if last is None or len(last) != len(atoms):
+            return list(all_changes)
+        changes = []
+        if not np.array_equal(last.positions, atoms.positions):
+            changes.append("positions")
+        if not np.array_equal(last.numbers, atoms.numbers):
+            changes.append("numbers")
+        if not np.array_equal(last.cell.array, atoms.cell.array):
+            changes.append("cell")
+        if not np.array_equal(last.pbc, atoms.pbc):
+            changes.append("pbc")
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Fill `results` with everything the potential gives for these atoms (called by ASE).
+
+        Raises
+        ------
+        ValueError
+            No atoms, an element that the potential was not trained on, or a position that is not a finite number.
+        PropertyNotImplementedError
+            The stress of a structure that is not periodic in three directions.
+        ExtrapolationError
+            Surroundings outside the training range, with `on_extrapolation="raise"`.
+        """
+        if atoms is None:
+            atoms = self.atoms
+        if atoms is None:
+            raise ValueError("atoms are missing: the calculator has not seen any yet; call calculate(atoms)")
+        # results of the last structure must not survive a refusal of this one
+        self.results = {}
+        self.atoms = None
+        periodic = bool(atoms.pbc.all())
+        if "stress" in properties and not periodic:
+            raise PropertyNotImplementedError(
+                "stress is defined only for cells that are periodic in three directions, "
+                f"got pbc={atoms.pbc.tolist()}; set atoms.pbc and atoms.cell, or do not ask for the stress"
+            )
+        batch = self._batch(atoms, periodic)
+        prediction = self.potential.predict(batch, forces=True, stress=periodic)
+        if self.on_extrapolation != "ignore":
+            outside = self.potential.extrapolation(batch)
+            if outside:
+                self._report(outside, atoms)
+        energy = float(prediction.energy[0])
+        results: dict[str, float | Floats] = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": _numpy(prediction.energies),
+            "forces": _numpy(prediction.forces),
+        }
+        if periodic:
+            tensor = _numpy(prediction.stress)[0]
+            results["stress"] = tensor.reshape(9)[[0, 4, 8, 5, 2, 1]]
+        if prediction.energy_std is not None:
+            results["energy_std"] = float(prediction.energy_std[0])
+        if prediction.forces_std is not None:
+            results["forces_std"] = _numpy(prediction.forces_std)
+        self.atoms = atoms.copy()
+        self.results = results
+        self.n_calculations += 1
+
+    def export_properties(self) -> Properties:
+        """The standard properties; ASE refuses names that it does not know, such as a committee's deviations."""
+        return Properties({name: value for name, value in self.results.items() if name in all_outputs})
+
+    def _batch(self, atoms: Atoms, periodic: bool) -> Structures:
+        # positions, cell and pbc are only read; float64 and contiguous is what ASE keeps
+        positions: Floats = np.ascontiguousarray(atoms.positions, dtype=np.float64)
+        cell: Floats = np.ascontiguousarray(atoms.cell.array, dtype=np.float64)
+        numbers = np.asarray(atoms.numbers)
+        if not np.isfinite(positions).all():
+            atom = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+            raise ValueError(
+                f"positions must be finite, got {positions[atom].tolist()} for atom {atom}; in a simulation this "
+                "mostly means that it has blown up: look at the frames before and take a shorter time step"
+            )
+        blank = self._blank
+        if blank is None or not np.array_equal(blank.numbers.numpy(), numbers):
+            blank = self._blank = self._new_blank(numbers)
+        first, second, offset = self.neighbours.pairs(positions, cell, atoms.pbc)
+        volume = abs(float(np.linalg.det(cell))) if periodic else 0.0
+        return blank._replace(
+            positions=torch.from_numpy(positions),
+            cell=torch.from_numpy(cell)[None],
+            first=torch.from_numpy(first),
+            second=torch.from_numpy(second),
+            offset=torch.from_numpy(offset),
+            volume=torch.tensor([volume], dtype=torch.float64),
+        )
+
+    def _new_blank(self, numbers: Integers) -> Structures:
+        """The fields that stay the same as long as the elements do."""
+        n_atoms = len(numbers)
+        if n_atoms == 0:
+            raise ValueError("atoms must hold at least one atom, got none")
+        unknown = sorted(set(numbers.tolist()) - set(self.potential.elements))
+        if unknown:
+            found = ", ".join(
+                f"{chemical_symbols[number]} (atom {int(np.flatnonzero(numbers == number)[0])})" for number in unknown
+            )
+            known = ", ".join(chemical_symbols[number] for number in self.potential.elements)
+            raise ValueError(
+                f"atoms must be of the elements that the potential was trained on ({known}), got {found}; "
+                "train a potential on structures that contain them"
+            )
+        none = torch.zeros(0, dtype=torch.int64)
+        zeros = torch.zeros(1, dtype=torch.float64)
+        no = torch.zeros(1, dtype=torch.bool)
+        return Structures(
+            positions=torch.zeros((n_atoms, 3), dtype=torch.float64),
+            numbers=torch.from_numpy(numbers.astype(np.int64)),
+            cell=torch.zeros((1, 3, 3), dtype=torch.float64),
+            structure=torch.zeros(n_atoms, dtype=torch.int64),
+            first=none,
+            second=none,
+            offset=torch.zeros((0, 3), dtype=torch.float64),
+            volume=zeros,
+            energy=zeros,
+            forces=torch.zeros((n_atoms, 3), dtype=torch.float64),
+            stress=torch.zeros((1, 3, 3), dtype=torch.float64),
+            has_energy=no,
+            has_forces=torch.zeros(n_atoms, dtype=torch.bool),
+            has_stress=no,
+            weight=torch.ones(1, dtype=torch.float64),
+        )
+
+    def _report(self, outside: Sequence[Extrapolation], atoms: Atoms) -> None:
+        if self.on_extrapolation == "raise":
+            ordered = sorted(outside, key=lambda item: -item.excess)
+            raise ExtrapolationError(_describe(ordered), ordered)
+        fresh: dict[tuple[str, str], Extrapolation] = {}
+        for item in outside:
+            key = (chemical_symbols[item.element], item.function)
+            if key not in self.extrapolations and (key not in fresh or item.excess > fresh[key].excess):
+                fresh[key] = item
+        for item in outside:
+            key = (chemical_symbols[item.element], item.function)
+            self.extrapolations[key] = self.extrapolations.get(key, 0) + 1
+        if fresh:
+            message = _describe(sorted(fresh.values(), key=lambda item: -item.excess))
+            warnings.warn(message, ExtrapolationWarning, stacklevel=2)
+
+
+def _describe(outside: Sequence[Extrapolation]) -> str:
+    """One sentence about the furthest excursion, and how many more there are."""
+    worst = outside[0]
+    more = f", and {len(outside) - 1} more" if len(outside) > 1 else ""
+    return (
+        f"extrapolation: atom {worst.atom} ({chemical_symbols[worst.element]}), function {worst.function} = "
+        f"{worst.value:.6g}, {100 * worst.excess:.3g} % of the training range [{worst.low:.6g}, {worst.high:.6g}] "
+        f"outside it{more}; energies and forces are not to be trusted there: add such structures to the training data, "
+        'or take on_extrapolation="ignore" if they are known to be harmless'
+    )
+
+
+def _numpy(tensor: torch.Tensor | None) -> Floats:
+    if tensor is None:
+        raise TypeError("the potential returned None where forces or stress were asked for")
+    return tensor.detach().numpy().astype(np.float64)

@@ -1,0 +1,90 @@
+"""A potential whose numbers are known in closed form, with the interface of molml's own."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from ase.data import atomic_numbers
+
+from molml.energy.data import Structures, n_structures, pair_vectors
+
+
+class Prediction(NamedTuple):
+    energy: torch.Tensor
+    energies: torch.Tensor
+    forces: torch.Tensor | None
+    stress: torch.Tensor | None
+    energy_std: torch.Tensor | None = None
+    forces_std: torch.Tensor | None = None
+
+
+class Extrapolation(NamedTuple):
+    atom: int
+    element: int
+    function: str
+    value: float
+    low: float
+    high: float
+    excess: float
+
+
+class LennardJones:
+    """4 ε ((σ/r)¹² - (σ/r)⁶) (1 - r²/r_c²)³ for every pair; derivatives written by hand.
+
+    `closest` and `furthest` play the role of the range of a symmetry function: the distance to the nearest neighbour.
+    """
+
+    def __init__(self, symbols=("Ar",), *, epsilon=0.0104, sigma=3.4, cutoff=8.0, closest=3.0, furthest=5.0, std=False):
+        self.elements = sorted(atomic_numbers[symbol] for symbol in symbols)
+        self.epsilon, self.sigma, self.cutoff = epsilon, sigma, cutoff
+        self.closest, self.furthest, self.std = closest, furthest, std
+        self.metadata = {"units": {"energy": "eV", "length": "Å"}}
+        self.n_predictions = 0
+
+    def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
+        self.n_predictions += 1
+        vectors = pair_vectors(batch)
+        r = vectors.norm(dim=1)
+        six = (self.sigma / r) ** 6
+        smooth = torch.clamp(1 - (r / self.cutoff) ** 2, min=0.0)
+        pair = 4 * self.epsilon * (six**2 - six) * smooth**3
+        slope = 4 * self.epsilon * (-12 * six**2 + 6 * six) / r * smooth**3
+        slope = slope - 4 * self.epsilon * (six**2 - six) * 6 * r / self.cutoff**2 * smooth**2
+        n_atoms, n = len(batch.numbers), n_structures(batch)
+        energies = torch.zeros(n_atoms, dtype=torch.float64).index_add(0, batch.first, pair / 2)
+        energy = torch.zeros(n, dtype=torch.float64).index_add(0, batch.structure, energies)
+        push = (slope / r)[:, None] * vectors
+        force = torch.zeros(n_atoms, 3, dtype=torch.float64).index_add(0, batch.first, push)
+        outer = 0.5 * push[:, :, None] * vectors[:, None, :]
+        virial = torch.zeros(n, 3, 3, dtype=torch.float64).index_add(0, batch.structure[batch.first], outer)
+        volume = batch.volume[:, None, None]
+        tensor = torch.where(volume > 0, virial / torch.where(volume > 0, volume, 1.0), 0.0)
+        return Prediction(
+            energy,
+            energies,
+            force if forces else None,
+            tensor if stress else None,
+            0.1 * energy.abs() if self.std else None,
+            0.1 * force.abs() if self.std and forces else None,
+        )
+
+    def extrapolation(self, batch: Structures) -> list[Extrapolation]:
+        r = pair_vectors(batch).norm(dim=1)
+        nearest = torch.full((len(batch.numbers),), torch.inf, dtype=torch.float64)
+        nearest = nearest.scatter_reduce(0, batch.first, r, "amin")
+        span = self.furthest - self.closest
+        found = []
+        for atom, value in enumerate(nearest.tolist()):
+            excess = max(self.closest - value, value - self.furthest) / span
+            found += [
+                Extrapolation(atom, int(batch.numbers[atom]), name, value, self.closest, self.furthest, excess)
+                for name in ("nearest", "nearest²")
+                if 0 < excess < float("inf")
+            ]
+        return found
+
+
+@pytest.fixture
+def lennard_jones() -> type[LennardJones]:
+    """The class, so that a test chooses its parameters."""
+    return LennardJones
