@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from molml import __version__
 
@@ -59,9 +59,16 @@ def _show(word: str, message: str, debug: bool) -> None:
     print(f"molml: {word}: {message}" if message else f"molml: {word}", file=sys.stderr)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     where = "" if issubclass(category, UserWarning) else f" ({category.__name__}, {filename}:{lineno})"
-    print(f"molml: warning: {message}{where}", file=sys.stderr)
+    print(f"molml: warning: {message}{where}", file=file or sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ Examples
 627.5095
 """
 
-from math import pi, sqrt
+from math import pi
 
 __all__ = ["BOHR", "DALTON", "GPA", "HARTREE", "KBAR", "KCAL_PER_MOL", "KELVIN", "KJ_PER_MOL", "RYDBERG"]
 
