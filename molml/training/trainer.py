@@ -308,7 +308,11 @@ class Trainer:
         ------
         TrainingDivergedError
             If the objective is NaN or infinite.
+        ValueError
+            If the data set is empty.
         """
+        if len(dataset) == 0:
+            raise ValueError("dataset must not be empty, got no items")
         self._processes = processes()
         return self._evaluate(dataset, epoch=0)
 
@@ -449,7 +453,8 @@ class Trainer:
         if self.directory is not None and self._processes.rank == 0:
             with open(self.directory / METRICS, "a", encoding="utf-8") as file:
                 file.write(json.dumps(history[-1], allow_nan=False) + "\n")
-            if history.stopped_by or time.monotonic() - self._saved_at >= 10 * self._save_cost:
+            pause = min(self.checkpoint_seconds, 10 * self._save_cost)
+            if history.stopped_by or time.monotonic() - self._saved_at >= pause:
                 self._save(run)
 
     def _evaluate(self, dataset: Dataset, epoch: int) -> dict[str, float]:
@@ -570,9 +575,11 @@ class Trainer:
     def _save(self, run: _Run) -> None:
         """Write the checkpoint, if this process is to write one."""
         begun = self._saved_at = time.monotonic()
-        self._good = _copy(self.model.state_dict())
         # weights that overflowed in the last step must not take the place of good ones; the next step stops with a name
-        if self.directory is None or self._processes.rank > 0 or not self._weights_are_finite():
+        if not self._weights_are_finite():
+            return
+        self._good = _copy(self.model.state_dict())
+        if self.directory is None or self._processes.rank > 0:
             return
         state = {
             "model": dict(self.model.state_dict()),
