@@ -19,7 +19,7 @@ from molml.energy.data import Structures
 from molml.energy.neighbors import neighbor_shifts
 
 if TYPE_CHECKING:
-    from molml.energy.model import BehlerParrinello, Committee, Extrapolation, LinearPotential
+    from molml.energy.model import Extrapolation, Potential
 
 __all__ = ["Calculator", "ExtrapolationError", "ExtrapolationWarning", "VerletList"]
 
@@ -177,7 +177,7 @@ class Calculator(AseCalculator):
 
     def __init__(
         self,
-        potential: LinearPotential | BehlerParrinello | Committee,
+        potential: Potential,
         *,
         on_extrapolation: Literal["warn", "raise", "ignore"] = "warn",
         skin: float = 0.5,
@@ -251,7 +251,7 @@ class Calculator(AseCalculator):
         batch = self._batch(atoms, periodic)
         prediction = self.potential.predict(batch, forces=True, stress=periodic)
         if self.on_extrapolation != "ignore":
-            outside = self.potential.extrapolation(batch)
+            outside = self.potential.extrapolation(batch, prediction)
             if outside:
                 self._report(outside, atoms)
         energy = float(prediction.energy[0])
@@ -339,18 +339,17 @@ class Calculator(AseCalculator):
 
     def _report(self, outside: Sequence[Extrapolation], atoms: Atoms) -> None:
         if self.on_extrapolation == "raise":
-            ordered = sorted(outside, key=lambda item: -item.excess)
-            raise ExtrapolationError(_describe(ordered), ordered)
+            raise ExtrapolationError(_describe(outside), outside)
         fresh: dict[tuple[str, str], Extrapolation] = {}
-        for item in outside:
+        for item in outside:  # the furthest first
             key = (chemical_symbols[item.element], item.function)
-            if key not in self.extrapolations and (key not in fresh or item.excess > fresh[key].excess):
-                fresh[key] = item
+            if key not in self.extrapolations:
+                fresh.setdefault(key, item)
         for item in outside:
             key = (chemical_symbols[item.element], item.function)
             self.extrapolations[key] = self.extrapolations.get(key, 0) + 1
         if fresh:
-            message = _describe(sorted(fresh.values(), key=lambda item: -item.excess))
+            message = _describe(list(fresh.values()))
             warnings.warn(message, ExtrapolationWarning, stacklevel=2)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from molml.energy.data import StructureDataset, Structures, n_structures, pair_vectors
 
 if TYPE_CHECKING:
-    from molml.energy.model import BehlerParrinello, Committee, LinearPotential
+    from molml.energy.model import Potential
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -72,7 +72,7 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    potential: LinearPotential | BehlerParrinello | Committee,
+    potential: Potential,
     dataset: StructureDataset,
     *,
     batch_atoms: int = 2048,
@@ -119,7 +119,7 @@ def evaluate(
     return _evaluation(joined, dataset, n_worst)
 
 
-def _check_elements(potential: LinearPotential | BehlerParrinello | Committee, dataset: StructureDataset) -> None:
+def _check_elements(potential: Potential, dataset: StructureDataset) -> None:
     unknown = set(dataset.elements) - set(potential.elements)
     if not unknown:
         return
@@ -182,9 +182,7 @@ class _Comparison(NamedTuple):
     volume: Floats  # Å³/atom, 0 where not periodic
 
 
-def _compare(
-    potential: LinearPotential | BehlerParrinello | Committee, batch: Structures, sources: Sequence[str]
-) -> _Comparison:
+def _compare(potential: Potential, batch: Structures, sources: Sequence[str]) -> _Comparison:
     want_forces, want_stress = bool(batch.has_forces.any()), bool(batch.has_stress.any())
     predicted = potential.predict(batch, forces=want_forces, stress=want_stress)
     n = n_structures(batch)

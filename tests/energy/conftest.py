@@ -2,9 +2,10 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from molml.energy.data import Structures, n_structures, pair_vectors
 
@@ -68,7 +69,19 @@ class LennardJones:
             0.1 * force.abs() if self.std and forces else None,
         )
 
-    def extrapolation(self, batch: Structures) -> list[Extrapolation]:
+    @property
+    def features(self) -> "LennardJones":
+        return self
+
+    def names(self, symbol: str) -> list[str]:
+        return ["nearest", "nearest²"]
+
+    @property
+    def feature_ranges(self) -> dict[str, np.ndarray]:
+        bounds = np.array([[self.closest, self.furthest]] * 2)
+        return {chemical_symbols[number]: bounds for number in self.elements}
+
+    def extrapolation(self, batch: Structures, prediction: Prediction | None = None) -> list[Extrapolation]:
         r = pair_vectors(batch).norm(dim=1)
         nearest = torch.full((len(batch.numbers),), torch.inf, dtype=torch.float64)
         nearest = nearest.scatter_reduce(0, batch.first, r, "amin")
@@ -81,7 +94,7 @@ class LennardJones:
                 for name in ("nearest", "nearest²")
                 if 0 < excess < float("inf")
             ]
-        return found
+        return sorted(found, key=lambda item: -item.excess)
 
 
 @pytest.fixture

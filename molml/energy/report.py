@@ -1,0 +1,439 @@
+"""What a fit leaves behind for a reader: metrics.json, figures and one self-contained report.html."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ase.data import chemical_symbols
+
+from molml.energy.metrics import Evaluation
+from molml.energy.plots import (
+    plot_force_error_by_element,
+    plot_learning_curve,
+    plot_parity,
+    plot_uncertainty,
+    plot_worst_structures,
+)
+from molml.io import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from molml.energy.model import Potential
+
+__all__ = ["read_history", "write_metrics", "write_report"]
+
+SETS = {"train": "training", "valid": "validation", "test": "test"}
+
+GPA = 160.21766208
+"""GPa in one eV/Å³."""
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #f5f6f8; margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }
+h1 { font-size: 26px; margin: 8px 0 2px; } h2 { font-size: 18px; margin: 34px 0 10px; }
+.sub { color: #6b7280; margin: 0 0 18px; overflow-wrap: anywhere; }
+.cards { display: flex; flex-wrap: wrap; gap: 12px; }
+.card { background: white; border: 1px solid #e3e6ea; border-radius: 8px; padding: 10px 16px; min-width: 130px; }
+.card b { display: block; font-size: 21px; font-weight: 600; } .card span { color: #6b7280; font-size: 13px; }
+table { border-collapse: collapse; background: white; border: 1px solid #e3e6ea; font-variant-numeric: tabular-nums; }
+th, td { padding: 5px 12px; text-align: right; border-bottom: 1px solid #eef0f2; vertical-align: top; }
+th { font-weight: 600; color: #4b5563; background: #fafbfc; }
+th:first-child, td:first-child, td.text, th.text { text-align: left; }
+td.text { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
+figure { margin: 0; background: white; border: 1px solid #e3e6ea; border-radius: 8px; padding: 10px; }
+figure img { width: 100%; height: auto; display: block; } figcaption { color: #6b7280; font-size: 13px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(310px, 1fr)); gap: 14px; align-items: start; }
+.half { max-width: 620px; }
+pre { background: #1f2933; color: #f5f6f8; padding: 12px 16px; border-radius: 8px; overflow-x: auto; }
+details { margin: 6px 0; } summary { cursor: pointer; }
+.note { background: #fff7e6; border: 1px solid #f3ddb0; border-radius: 8px; padding: 8px 14px; }
+"""
+
+
+def write_metrics(path: str | os.PathLike[str], evaluations: Mapping[str, Evaluation]) -> None:
+    """Write the metrics of every set as JSON: `{"train": {"energy_rmse": …}, "test": {…}}`, in eV and Å.
+
+    Parameters
+    ----------
+    path : path-like
+    evaluations : dict of name to Evaluation
+        Names among "train", "valid" and "test".
+
+    Raises
+    ------
+    ValueError
+        An unknown name, or a number that is not finite.
+    """
+    _check_names(evaluations)
+    content = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Epochs logged in a `metrics.jsonl`; a last line that a killed run left unfinished is dropped.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Raises
+    ------
+    ValueError
+        A line before the last one that is not JSON.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    history = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            history.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"{os.fspath(path)}:{number}: expected a JSON object per line, got {line[:60]!r}"
+            ) from error
+    return history
+
+
+def write_report(
+    directory: str | os.PathLike[str],
+    potential: Potential,
+    evaluations: Mapping[str, Evaluation],
+    *,
+    history: Sequence[Mapping[str, Any]] = (),
+    sources: Mapping[str, str] | None = None,
+    model_file: str | os.PathLike[str] = "model.molml",
+) -> Path:
+    """Write metrics.json, the figures as PNG files and report.html into a folder.
+
+    The report needs nothing but itself: figures are part of it, there are no scripts, and a content security policy
+    forbids the browser to load anything.
+
+    Parameters
+    ----------
+    directory : path-like
+    potential : LinearPotential, BehlerParrinello or Committee
+    evaluations : dict of name to Evaluation
+        Names among "train", "valid" and "test".
+    history : sequence of dict
+        Epochs, as from `Trainer.fit` or `read_history`; empty for a linear potential.
+    sources : dict of name to str, optional
+        Where each set came from, to be shown.
+    model_file : path-like
+        Shown in the lines of code that tell how to use the model.
+
+    Returns
+    -------
+    Path
+        report.html
+
+    Raises
+    ------
+    ValueError
+        No evaluation, an unknown name, or a number that is not finite.
+    """
+    _check_names(evaluations)
+    if not evaluations:
+        raise ValueError("evaluations must hold at least one of train, valid and test, got none")
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_metrics(folder / "metrics.json", evaluations)
+    figures = _Figures(folder)
+    last = list(evaluations)[-1]
+    body = [
+        _head(potential, evaluations, sources or {}),
+        "<h2>Errors</h2>",
+        _metrics_table(evaluations),
+        *_remarks(evaluations),
+        "<h2>Predicted against reference</h2>",
+        *_parity(figures, evaluations),
+        *_learning_curves(figures, history),
+        *_by_element(figures, evaluations),
+        *_by_group(evaluations),
+        *_uncertainty(figures, last, evaluations[last]),
+        *_worst(figures, evaluations),
+        "<h2>The model</h2>",
+        _model(potential),
+        "<h2>How to use it</h2>",
+        _usage(model_file),
+    ]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(_title(potential))}</title>\n<style>{STYLE}</style>\n</head>\n<body><main>\n"
+        + "\n".join(body)
+        + "\n</main></body>\n</html>\n"
+    )
+    path = folder / "report.html"
+    write_atomic(path, page.encode())
+    return path
+
+
+def _check_names(evaluations: Mapping[str, Evaluation]) -> None:
+    unknown = [name for name in evaluations if name not in SETS]
+    if unknown:
+        raise ValueError(f"evaluations must be named train, valid or test, got {unknown[0]!r}")
+
+
+class _Figures:
+    """Writes a figure beside the report and returns it as HTML."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def html(self, name: str, draw: Callable[[], Axes], caption: str) -> str:
+        data = io.BytesIO()
+        figure = draw().figure
+        figure.savefig(data, format="png", dpi=150)
+        write_atomic(self.folder / f"{name}.png", data.getvalue())
+        encoded = base64.b64encode(data.getvalue()).decode()
+        alt = html.escape(caption, quote=True)
+        return (
+            f'<figure><img alt="{alt}" src="data:image/png;base64,{encoded}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+
+
+def _symbols(potential: Potential) -> list[str]:
+    return [chemical_symbols[number] for number in potential.elements]
+
+
+def _title(potential: Potential) -> str:
+    return f"{type(potential).__name__} for {', '.join(_symbols(potential))}"
+
+
+def _head(
+    potential: Potential,
+    evaluations: Mapping[str, Evaluation],
+    sources: Mapping[str, str],
+) -> str:
+    last, evaluation = list(evaluations.items())[-1]
+    cards = [
+        (f"{1e3 * evaluation.metrics[key]:.3g} {unit}", f"{title}, {SETS[last]}")
+        for key, unit, title in (
+            ("energy_mae", "meV/atom", "energy MAE"),
+            ("forces_mae", "meV/Å", "force MAE"),
+            ("stress_mae", "meV/Å³", "stress MAE"),
+        )
+        if key in evaluation.metrics
+    ]
+    cards.append((f"{potential.cutoff:g} Å", "cutoff"))
+    data = " · ".join(f"{SETS[name]}: {source}" for name, source in sources.items() if name in SETS)
+    return (
+        f"<h1>{html.escape(_title(potential))}</h1>\n<p class=sub>{html.escape(data)}</p>\n<div class=cards>"
+        + "".join(f"<div class=card><b>{value}</b><span>{name}</span></div>" for value, name in cards)
+        + "</div>"
+    )
+
+
+def _metrics_table(evaluations: Mapping[str, Evaluation]) -> str:
+    rows = []
+    for name, evaluation in evaluations.items():
+        metrics = evaluation.metrics
+        cells = [SETS[name], f"{metrics['n_structures']:,}", f"{metrics['n_atoms']:,}"]
+        for quantity in ("energy", "forces", "stress"):
+            factor = GPA if quantity == "stress" else 1e3
+            cells += [
+                f"{factor * metrics[f'{quantity}_{kind}']:.3g}" if f"{quantity}_{kind}" in metrics else "–"
+                for kind in ("rmse", "mae", "max")
+            ]
+        rows.append(cells)
+    head = ["set", "structures", "atoms"]
+    for title in ("E {} meV/atom", "F {} meV/Å", "stress {} GPa"):
+        head += [title.format(kind) for kind in ("RMSE", "MAE", "max")]
+    return _table(head, rows)
+
+
+def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """Sentences about what a careful reader would notice in the table."""
+    remarks = []
+    for name, evaluation in evaluations.items():
+        metrics = evaluation.metrics
+        if metrics.get("forces_max", 0.0) > 10 * metrics.get("forces_rmse", 0.0) > 0:
+            ratio = metrics["forces_max"] / metrics["forces_rmse"]
+            remarks.append(
+                f"The largest force error of the {SETS[name]} set is {ratio:.0f} times its RMSE: look at the worst "
+                "structures below, their labels may be wrong or such surroundings too rare."
+            )
+    held_out = next((name for name in ("test", "valid") if name in evaluations), None)
+    if "train" in evaluations and held_out:
+        train, other = evaluations["train"].metrics, evaluations[held_out].metrics
+        for key, title in (("forces_rmse", "force"), ("energy_rmse", "energy")):
+            if key in train and key in other and other[key] > 2 * train[key] > 0:
+                remarks.append(
+                    f"The {title} RMSE of the {SETS[held_out]} set is {other[key] / train[key]:.1f} times that of the "
+                    "training set: more training structures would help most."
+                )
+    return [f"<p class=note>{html.escape(remark)}</p>" for remark in remarks]
+
+
+def _parity(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    rows = []
+    for name, evaluation in evaluations.items():
+        drawn = [
+            figures.html(
+                f"parity_{quantity}_{name}",
+                lambda evaluation=evaluation, quantity=quantity: plot_parity(evaluation, quantity),
+                f"{title}, {SETS[name]} set",
+            )
+            for quantity, title in (("energy", "Energy"), ("forces", "Forces"), ("stress", "Stress"))
+            if f"{quantity}_rmse" in evaluation.metrics
+        ]
+        open_ = " open" if name == list(evaluations)[-1] else ""
+        rows.append(f"<details{open_}><summary>{SETS[name]}</summary><div class=grid>{''.join(drawn)}</div></details>")
+    return rows[::-1]
+
+
+def _learning_curves(figures: _Figures, history: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not history:
+        return []
+    drawn = [
+        figures.html(
+            f"learning_curve_{term.removesuffix('_rmse')}",
+            lambda term=term: plot_learning_curve(history, term),
+            f"{title} while training",
+        )
+        for term, title in (("energy_rmse", "Energy error"), ("forces_rmse", "Force error"))
+        if f"train_{term}" in history[0]
+    ]
+    if not drawn:
+        drawn = [figures.html("learning_curve", lambda: plot_learning_curve(history), "Objective while training")]
+    return ["<h2>Learning curve</h2>", f"<div class=grid>{''.join(drawn)}</div>"]
+
+
+def _by_element(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    if not any(evaluation.elements for evaluation in evaluations.values()):
+        return []
+    named = {SETS[name]: evaluation for name, evaluation in evaluations.items()}
+    figure = figures.html(
+        "force_error_by_element", lambda: plot_force_error_by_element(named), "RMSE of the force components"
+    )
+    return ["<h2>Force error by element</h2>", f"<div class=half>{figure}</div>"]
+
+
+def _by_group(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    rows = [
+        [
+            SETS[name],
+            group or "(none)",
+            f"{errors['n_structures']:,}",
+            *(
+                f"{1e3 * errors[key]:.3g}" if key in errors else "–"
+                for key in ("energy_rmse", "energy_mae", "forces_rmse", "forces_mae")
+            ),
+        ]
+        for name, evaluation in evaluations.items()
+        if set(evaluation.groups) != {""}
+        for group, errors in evaluation.groups.items()
+    ]
+    if not rows:
+        return []
+    head = ["set", "group", "structures", "E RMSE meV/atom", "E MAE meV/atom", "F RMSE meV/Å", "F MAE meV/Å"]
+    return ["<h2>Errors by group</h2>", _table(head, rows, text=(1,))]
+
+
+def _uncertainty(figures: _Figures, name: str, evaluation: Evaluation) -> list[str]:
+    drawn = [
+        figures.html(
+            f"uncertainty_{quantity}",
+            lambda quantity=quantity: plot_uncertainty(evaluation, quantity),
+            f"{title}: error against the committee's standard deviation, {SETS[name]} set",
+        )
+        for quantity, title in (("energy", "Energy"), ("forces", "Forces"))
+        if getattr(evaluation, f"{quantity}_std") is not None and f"{quantity}_rmse" in evaluation.metrics
+    ]
+    return ["<h2>Uncertainty</h2>", f"<div class=grid>{''.join(drawn)}</div>"] if drawn else []
+
+
+def _worst(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
+    parts = ["<h2>Worst structures</h2>"]
+    head = ["structure", "formula", "E error meV/atom", "F RMSE meV/Å", "largest F error", "at atom", "remarks"]
+    for name, evaluation in reversed(evaluations.items()):
+        if not evaluation.worst:
+            continue
+        rows = [
+            [
+                row["source"] + (f" ({row['group']})" if row["group"] else ""),
+                row["formula"],
+                *("–" if row[key] is None else f"{1e3 * row[key]:.3g}" for key in ("energy_error", "forces_rmse")),
+                "–" if row["forces_max"] is None else f"{1e3 * row['forces_max']:.3g}",
+                "–" if row["atom"] is None else str(row["atom"]),
+                row["odd"],
+            ]
+            for row in evaluation.worst
+        ]
+        figure = figures.html(
+            f"worst_{name}",
+            lambda evaluation=evaluation: plot_worst_structures(evaluation),
+            f"Worst structures of the {SETS[name]} set",
+        )
+        open_ = " open" if len(parts) == 1 else ""
+        parts.append(
+            f"<details{open_}><summary>{SETS[name]}</summary>{_table(head, rows, text=(0, 1, 6))}"
+            f"<div class=half>{figure}</div></details>"
+        )
+    return parts if len(parts) > 1 else []
+
+
+def _model(potential: Potential) -> str:
+    names = {symbol: potential.features.names(symbol) for symbol in _symbols(potential)}
+    rows = [["kind", type(potential).__name__], ["elements", ", ".join(_symbols(potential))]]
+    rows += [["cutoff", f"{potential.cutoff:g} Å"]]
+    functions = ", ".join(f"{symbol} {len(listed)}" for symbol, listed in names.items())
+    rows += [["functions of the surroundings", functions]]
+    rows += [[key, _plain(value)] for key, value in potential.metadata.items() if key not in ("metrics", "history")]
+    parts = [_table(["", ""], rows, text=(0, 1))]
+    ranges = potential.feature_ranges
+    for symbol, listed in names.items():
+        table = _table(
+            ["function", "smallest in training", "largest in training"],
+            [
+                [name, f"{low:.6g}", f"{high:.6g}"]
+                for name, (low, high) in zip(listed, ranges[symbol].tolist(), strict=True)
+            ],
+        )
+        parts.append(
+            f"<details><summary>Training ranges of the {len(listed)} functions of {symbol}</summary>{table}</details>"
+        )
+    return "\n".join(parts)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _usage(model_file: str | os.PathLike[str]) -> str:
+    code = (
+        "import molml\n"
+        f"atoms.calc = molml.load({os.fspath(model_file)!r}).calculator()   # atoms: any ase.Atoms of these elements\n"
+        "atoms.get_potential_energy(), atoms.get_forces()   # eV, eV/Å"
+    )
+    return f"<pre>{html.escape(code)}</pre>"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=text' if column in text else ''}>{html.escape(cell)}</{tag}>"
+            for column, cell in enumerate(row)
+        )
+
+    lines = [cells("th", head)] if any(head) else []
+    lines += [cells("td", row) for row in rows]
+    return "<div class=wide><table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
