@@ -14,7 +14,7 @@ import molml
 from molml.io import ModelFileError, save_container
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = Path(molml.__file__).parent
+PACKAGE = ROOT / "molml"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ["torch", "matplotlib", "ase", "rdkit", "mdtraj", "numba", "sklearn", "scipy", "numpy", "tqdm", "vesin"]
 
