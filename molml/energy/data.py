@@ -218,7 +218,7 @@ class StructureDataset:
     >>> copper.calc = EMT()
     >>> _ = copper.get_potential_energy(), copper.get_forces()
     >>> StructureDataset([copper], cutoff=4.0)
-    StructureDataset: 1 structure, 4 atoms (Cu), periodic; 1 with energy, 1 with forces, 0 with stress; cutoff 4.0 Å
+    StructureDataset: 1 structure, 4 atoms (Cu), periodic; 1 with energy, 1 with forces, 1 with stress; cutoff 4.0 Å
     """
 
     def __init__(
@@ -239,14 +239,10 @@ class StructureDataset:
         if isinstance(structures, (str, os.PathLike)):
             frames = read_frames(structures, keys, energy_unit=energy_unit, length_unit=length_unit, index=index)
         else:
-            if not all(isinstance(atoms, ase.Atoms) for atoms in structures):
-                raise TypeError(
-                    f"structures must be a path or a list of ase.Atoms, got {type(structures).__name__}; a single "
-                    "structure goes into a list: [atoms]"
-                )
-            chosen = range(len(structures))[slice(None) if index is None else index]
+            listed = _list_of_atoms(structures)
+            chosen = range(len(listed))[slice(None) if index is None else index]
             frames = label_frames(
-                ((f"structures[{k}]", structures[k]) for k in chosen),
+                ((f"structures[{k}]", listed[k]) for k in chosen),
                 keys,
                 energy_unit=energy_unit,
                 length_unit=length_unit,
@@ -477,7 +473,7 @@ class _Store:
             )
         small = np.abs(shift).max(initial=0) < 128
         return _Pairs(
-            torch.from_numpy(np.bincount(first, minlength=rows.stop - rows.start).astype(np.int32)),
+            torch.from_numpy(np.bincount(first, minlength=rows.stop - rows.start).astype(np.int64)),
             torch.from_numpy(second.astype(np.int32)),
             torch.from_numpy(shift.astype(np.int8) if small else shift),
         )
@@ -538,6 +534,15 @@ class _Store:
         ):
             # adding zero turns -0.0, which some formats lose, into 0.0
             digest.update((field.numpy() + 0.0).astype("<f8").tobytes())
+
+
+def _list_of_atoms(structures: object) -> list[ase.Atoms]:
+    if isinstance(structures, Sequence) and all(isinstance(atoms, ase.Atoms) for atoms in structures):
+        return list(structures)
+    raise TypeError(
+        f"structures must be a path or a list of ase.Atoms, got {type(structures).__name__}; a single structure goes "
+        "into a list: [atoms]"
+    )
 
 
 def _volume(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> float:

@@ -136,8 +136,8 @@ def label_frames(
     for field, key, standard in zip(LabelKeys._fields, keys, LabelKeys(), strict=True):
         if frames and key is not None and key != standard and key not in present:
             raise ValueError(
-                f"{field}_key={key!r} occurs in none of the {len(frames)} structures of {file_of(frames[0].source)}; "
-                f"there is {listing(present)}"
+                f"{field}_key={key!r} occurs in no structure of {file_of(frames[0].source)}; there is "
+                f"{listing(present)}"
             )
     if (
         frames
@@ -145,8 +145,8 @@ def label_frames(
         and not any(f.energy is not None or f.forces is not None for f in frames)
     ):
         raise ValueError(
-            f"none of the {len(frames)} structures of {file_of(frames[0].source)} has an energy under {keys.energy!r} "
-            f"or forces under {keys.forces!r}; there is {listing(present)}: name the labels with energy_key and "
+            f"no structure of {file_of(frames[0].source)} has an energy under {keys.energy!r} or "
+            f"forces under {keys.forces!r}; there is {listing(present)}: name the labels with energy_key and "
             "forces_key"
         )
     if energy_unit is None:
@@ -206,21 +206,21 @@ def check_structure(atoms: ase.Atoms, source: str = "structure") -> float:
 def _frame(atoms: ase.Atoms, source: str, keys: LabelKeys, eV: float, angstrom: float) -> Frame:
     bare = atoms.copy()
     bare.constraints = []
-    for key in keys:
-        if key is not None:
-            bare.info.pop(key, None)
-            if key not in ("positions", "numbers"):
-                bare.arrays.pop(key, None)
+    # under the standard names too: labels that are not wanted must not come back from `labelled_atoms`
+    for key in {*keys, *LabelKeys()} - {None, "positions", "numbers"}:
+        bare.info.pop(key, None)
+        bare.arrays.pop(key, None)
     if angstrom != 1.0:
         bare.positions *= angstrom
         bare.cell *= angstrom
     closest = check_structure(bare, source)
     n_atoms = len(bare)
-    energy = _label(atoms, keys.energy, source)
-    forces = _label(atoms, keys.forces, source)
-    stress = None if keys.virial else _label(atoms, keys.stress, source)
-    virial = _label(atoms, keys.virial, source)
-    weight = _label(atoms, keys.weight, source)
+    places = (atoms.info, atoms.arrays, _results(atoms, keys, source))
+    energy = _label(places, keys.energy, source)
+    forces = _label(places, keys.forces, source)
+    stress = None if keys.virial else _label(places, keys.stress, source)
+    virial = _label(places, keys.virial, source)
+    weight = _label(places, keys.weight, source)
     value = None if energy is None else eV * _number(energy, f"{_where(source)}: {keys.energy}")
     if forces is not None:
         forces = _array(forces, f"{_where(source)}: {keys.forces}")
@@ -233,7 +233,7 @@ def _frame(atoms: ase.Atoms, source: str, keys: LabelKeys, eV: float, angstrom: 
         name = f"{_where(source)}: {keys.virial}"
         if not bare.pbc.all():
             raise ValueError(
-                f"{name} becomes a stress only in a cell with three periodic directions, got pbc={bare.pbc}"
+                f"{name} becomes a stress only in a cell with three periodic directions, got pbc={bare.pbc.tolist()}"
             )
         stress = -eV * symmetric_tensor(virial, name) / bare.get_volume()
     elif stress is not None:
@@ -252,7 +252,7 @@ def _refuse_other_unit(frames: Sequence[Frame]) -> None:
     # nothing lies far below nuclei with all their electrons, so a ratio far above 1 cannot be eV; hartree gives one
     # far below 1, where valence-only and atomisation energies live as well: not decidable
     for unit in ("kcal/mol", "kJ/mol"):
-        if abs(ratio * ENERGY_UNITS[unit] - 1) < 0.05:
+        if abs(ratio * ENERGY_UNITS[unit] - 1) < 0.1:
             raise ValueError(
                 f"energies of {file_of(frames[0].source)} must be in eV, but they are {ratio:.1f} times those of free "
                 f"atoms with all their electrons, as if in {unit}; say energy_unit={unit!r}, or energy_unit='eV' if "
@@ -261,7 +261,7 @@ def _refuse_other_unit(frames: Sequence[Frame]) -> None:
 
 
 def all_electron_energy(numbers: NDArray[np.integer]) -> float:
-    """Total energy of free atoms, all electrons included, within 2 %.
+    """Total energy of free atoms, all electrons included, within 2 % from boron on (helium: 6 %).
 
     Parameters
     ----------
@@ -281,25 +281,25 @@ def all_electron_energy(numbers: NDArray[np.integer]) -> float:
     return float(np.where(z == 1, -0.5, atoms).sum()) * ase.units.Hartree
 
 
-def _label(atoms: ase.Atoms, key: str | None, source: str) -> Any:
-    """The value of a label wherever ASE's versions and formats put it, or None."""
-    if key is None:
-        return None
-    found = [place[key] for place in (atoms.info, atoms.arrays) if place.get(key) is not None]
-    calculator = atoms.calc
-    results = getattr(calculator, "results", {})
-    if results.get(key) is not None:
-        # a calculator keeps its last results when somebody moves the atoms afterwards
-        if calculator.check_state(atoms):
-            raise ValueError(
-                f"{_where(source)}: the calculator's {key} belongs to another geometry; the atoms were changed after "
-                "the calculation, so compute it again"
-            )
-        found.append(results[key])
-    if len(found) == 2 and not np.array_equal(found[0], found[1]):
+def _results(atoms: ase.Atoms, keys: LabelKeys, source: str) -> Mapping[str, Any]:
+    """What the calculator of a structure, if any, has computed."""
+    results = getattr(atoms.calc, "results", {})
+    # a calculator keeps its last results when somebody moves the atoms afterwards
+    if any(key in results for key in keys) and atoms.calc.check_state(atoms):
         raise ValueError(
-            f"{_where(source)}: {key} is given twice and differs: {short(found[0])} in info or arrays, "
-            f"{short(found[1])} in the calculator; remove one"
+            f"{_where(source)}: energy and forces in the calculator belong to another geometry, the atoms were changed "
+            "after the calculation; compute them again"
+        )
+    return results
+
+
+def _label(places: Sequence[Mapping[str, Any]], key: str | None, source: str) -> Any:
+    """The value of a label wherever the versions and formats of ASE put it, or None."""
+    found = [place[key] for place in places if key is not None and place.get(key) is not None]
+    if not all(np.array_equal(found[0], other) for other in found[1:]):
+        raise ValueError(
+            f"{_where(source)}: {key} is given twice, as {' and as '.join(map(short, found))}; remove one from info, "
+            "arrays or the calculator"
         )
     return found[0] if found else None
 
@@ -327,8 +327,7 @@ def _array(value: Any, name: str) -> NDArray[np.float64]:
     array = array.astype(np.float64)
     wrong = np.argwhere(~np.isfinite(array))
     if len(wrong):
-        place = wrong[0]
-        raise ValueError(f"{name} must be finite, got {array[tuple(place)]} at {tuple(place.tolist())}")
+        raise ValueError(f"{name}{wrong[0].tolist()} must be finite, got {array[tuple(wrong[0])]}")
     return array
 
 
@@ -373,12 +372,12 @@ def group_of(info: Mapping[str, Any]) -> str:
 
 def file_of(source: str) -> str:
     """File a source names."""
-    return source.rpartition(":")[0] or "the list of structures"
+    return source.rpartition(":")[0] or "the list"
 
 
 def short(value: Any) -> str:
     """A value in at most 60 characters."""
-    text = repr(value)
+    text = repr(value.item() if isinstance(value, np.generic) else value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

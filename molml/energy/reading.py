@@ -62,7 +62,8 @@ def read_structures(
         trajectory (``.traj``) or NumPy archive in the keys of MD17, rMD17 and sGDML (``.npz``). Archives that hold
         ``train_*`` and ``test_*`` arrays give the training part; ``FILE.npz:test`` gives the other.
     energy_key, forces_key, stress_key, weight_key : str or None
-        Names of the labels; None leaves a label out. The standard names are also found in the results of a calculator.
+        Names of the labels; None leaves a label out. They are looked for in `info`, `arrays` and the results of the
+        calculator. Where electrons are smeared, forces are derivatives of ``"free_energy"``, not of ``"energy"``.
         Stress may be Voigt (xx yy zz yz xz xy), 9 numbers or 3×3, tension positive.
     virial_key : str or None
         Name of a virial in units of energy to take instead of the stress: ``stress = -virial / volume``, the sign of
@@ -270,9 +271,10 @@ def _diagnosis(chunk: Sequence[str], error: BaseException) -> tuple[int, str]:
             if name == "species" and word.capitalize() not in atomic_numbers:
                 return number, f"unknown element {word!r}"
             if kind in "RI" and not _reads_as(word, float if kind == "R" else int):
-                hint = "; write exponents with E, not D" if _reads_as(re.sub("[dD]", "e", word), float) else ""
+                fortran = re.search("[dD]", word) and _reads_as(re.sub("[dD]", "e", word), float)
+                hint = "; write exponents with E, not D" if fortran else ""
                 return number, f"{name} must be {'numbers' if kind == 'R' else 'integers'}, got {word!r}{hint}"
-    return 1, str(error) or type(error).__name__
+    return 1, f"ASE cannot make a structure of this frame: {_reason(error)}"
 
 
 def _reads_as(word: str, kind: type) -> bool:
@@ -289,14 +291,17 @@ def _reads_as(word: str, kind: type) -> bool:
 def _trajectory(path: Path, window: slice) -> Iterator[tuple[int, ase.Atoms]]:
     from ase.io.trajectory import TrajectoryReader
 
-    _must_exist(path)
     number = 0
-    try:
-        with TrajectoryReader(str(path)) as trajectory:
+    # readers that open a file themselves and then fail leave it open
+    with path.open("rb") as file:
+        try:
+            trajectory = TrajectoryReader(file)
             for number in range(len(trajectory))[window]:
                 yield number, trajectory[number]
-    except DAMAGE as error:
-        raise ValueError(f"{path.name}, frame {number}: not a readable ASE trajectory ({_reason(error)})") from error
+        except DAMAGE as error:
+            raise ValueError(
+                f"{path.name}, frame {number}: not a readable ASE trajectory ({_reason(error)})"
+            ) from error
 
 
 def _database(path: Path, window: slice) -> Iterator[tuple[int, ase.Atoms]]:
@@ -390,14 +395,13 @@ def _npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
         "r_unit",
     }
     wanted |= {f"{part}_{name}" for part in ("train", "test") for name in wanted}
-    try:
-        with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
             # names we do not need may hold pickled objects, which stay closed
             return {name: archive[name] if name in wanted else np.zeros(0) for name in archive.files}
-    except FileNotFoundError:
-        raise
-    except DAMAGE as error:
-        raise ValueError(f"{path.name}: not a readable NumPy archive ({_reason(error)})") from error
+        except DAMAGE as error:
+            raise ValueError(f"{path.name}: not a readable NumPy archive ({_reason(error)})") from error
 
 
 def _stated(arrays: Mapping[str, NDArray[Any]], name: str, known: Mapping[str, float]) -> str | None:
