@@ -6,11 +6,20 @@ import time
 
 import pytest
 
+from molml.training import directory
 from molml.training.directory import run_directory
 
+# by its file: the package would import torch first, in every child
+IMPORT = f"""
+import importlib.util, sys, time
+from pathlib import Path
+spec = importlib.util.spec_from_file_location("directory", {directory.__file__!r})
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+run_directory = module.run_directory
+"""
+
 CHILD = """
-import sys, time
-from molml.training.directory import run_directory
 with run_directory(sys.argv[1], resume=True):
     print("locked", flush=True)
     time.sleep(60)
@@ -20,7 +29,9 @@ with run_directory(sys.argv[1], resume=True):
 @pytest.fixture
 def writer(tmp_path):
     """Another process that holds the lock of tmp_path."""
-    with subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", IMPORT + CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout.readline() == "locked\n"
         yield child
         child.kill()
@@ -97,9 +108,6 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, writer, how):
 def test_of_many_that_wait_for_a_stale_lock_one_gets_it_at_a_time(tmp_path):
     (tmp_path / ".lock").write_text("process 1 on nowhere, long dead\n")
     code = """
-import sys, time
-from pathlib import Path
-from molml.training.directory import run_directory
 folder = Path(sys.argv[1])
 deadline = time.monotonic() + 30
 while time.monotonic() < deadline:
@@ -114,7 +122,7 @@ while time.monotonic() < deadline:
         pass
 """
     children = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", IMPORT + code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
     assert [child.communicate(timeout=60)[0] for child in children] == ["done\n"] * 4
@@ -128,3 +136,10 @@ def test_an_exception_frees_the_folder(tmp_path):
     started = time.monotonic()
     with run_directory(tmp_path):
         assert time.monotonic() - started < 5
+
+
+def test_a_system_without_locks_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(directory, "fcntl", None)
+    with pytest.warns(UserWarning, match="no file locks"):
+        with run_directory(tmp_path):
+            assert not (tmp_path / ".lock").exists()

@@ -1,0 +1,123 @@
+"""The folder of a run: one writer at a time, and nothing of an earlier run is ever lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+RESULTS = ("model.molml", "metrics.json", "metrics.jsonl", "report.html", "checkpoint.molml")
+"""Files that tell that a folder holds a run; whatever else a run writes stays beside them."""
+
+
+@contextmanager
+def run_directory(path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
+    """Folder for the files of a run, made if need be, and kept for this process alone until the block ends.
+
+    The lock belongs to the process: if that dies, however it dies, the next one takes the folder over.
+
+    Parameters
+    ----------
+    path : path-like
+    resume : bool
+        Go on with the run that the folder holds.
+    overwrite : bool
+        Move what the folder holds to its sub-folder `previous-1` (2, 3 …) and begin anew.
+
+    Yields
+    ------
+    Path
+
+    Raises
+    ------
+    ValueError
+        If the folder holds a run and neither `resume` nor `overwrite` is given, or both are; if it is a file; or if
+        another process is writing to it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, run_directory(folder) as run:
+    ...     (run / "model.molml").write_text("a model") and (run / ".lock").exists()
+    True
+    """
+    folder = Path(path)
+    if resume and overwrite:
+        raise ValueError("resume and overwrite exclude each other: go on with the run in the folder, or begin anew")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} must be a folder, got a file; choose another name for the output")
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        warnings.warn(f"this system has no file locks: see to it that nothing else writes to {folder}", stacklevel=3)
+    descriptor = None if fcntl is None else _lock(folder)
+    try:
+        found = [name for name in RESULTS if (folder / name).exists()]
+        if found and not (resume or overwrite):
+            raise ValueError(
+                f"{folder} already holds a run ({', '.join(found)}); go on with it (--resume), set it aside and begin "
+                "anew (--overwrite), or choose another folder"
+            )
+        if found and overwrite:
+            _set_aside(folder)
+        yield folder
+    finally:
+        if descriptor is not None:
+            # removed while still locked: who waits for the old file sees that it is gone
+            (folder / LOCK).unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    """Descriptor of the locked lock file; the operating system frees it when the process ends."""
+    path = folder / LOCK
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        if not _try_lock(descriptor):
+            owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(descriptor)
+            raise ValueError(
+                f"{folder} is being written to by {owner}; wait until it has finished, stop it, or choose "
+                "another folder"
+            )
+        try:
+            same = os.path.samestat(os.fstat(descriptor), os.stat(path))
+        except FileNotFoundError:
+            same = False
+        if same:
+            break
+        # its owner removed it between our opening and our locking it
+        os.close(descriptor)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return descriptor
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while True:
+        aside = folder / f"previous-{number}"
+        try:
+            aside.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+    for entry in sorted(folder.iterdir()):
+        if entry.name != LOCK and not entry.name.startswith("previous-"):
+            entry.rename(aside / entry.name)
