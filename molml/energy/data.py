@@ -10,7 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import ase
 import numpy as np
@@ -41,6 +41,9 @@ __all__ = [
     "pair_vectors",
     "read_structures",
 ]
+
+
+GROUPS_SHOWN = 12
 
 
 class Structures(NamedTuple):
@@ -300,7 +303,7 @@ class StructureDataset:
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, index: int) -> Structures:
+    def __getitem__(self, index: SupportsIndex) -> Structures:
         """One structure as a batch.
 
         Raises
@@ -406,7 +409,8 @@ class StructureDataset:
         ]
         groups = Counter(self.groups)
         if set(groups) != {""}:
-            rows.append(("groups", ", ".join(f"{name or 'none'} {n}" for name, n in groups.most_common())))
+            shown = [f"{name or 'none'} {n}" for name, n in groups.most_common(GROUPS_SHOWN)]
+            rows.append(("groups", ", ".join(shown) + ", …" * (len(groups) > GROUPS_SHOWN)))
         return rows
 
     def __repr__(self) -> str:

@@ -51,8 +51,8 @@ def _stress_without_volume(frames: Sequence[Frame]) -> Iterator[str]:
     without = [frame for frame in frames if frame.stress is not None and not frame.atoms.pbc.all()]
     if without:
         yield (
-            f"stress is ignored in {len(without)} of {len(frames)} structures, beginning with {without[0].source}: it has "
-            "a meaning only where all three directions are periodic, and there pbc="
+            f"stress is ignored in {len(without)} of {len(frames)} structures, beginning with {without[0].source}: it "
+            "has a meaning only where all three directions are periodic, and there pbc="
             f"{without[0].atoms.pbc.tolist()}"
         )
 

@@ -118,12 +118,12 @@ def test_structures_for_prediction_ignore_the_calculator():
     atoms.positions[0] += 0.1
     batch = atoms_to_structures(atoms, 4.0)
     assert not batch.has_energy.any() and not batch.has_forces.any() and not batch.has_stress.any()
-    assert_equal(batch._replace(volume=batch.volume), atoms_to_structures(Atoms(atoms), 4.0))
+    assert_equal(batch, atoms_to_structures(atoms.copy(), 4.0))
     assert batch.positions.data_ptr() != torch.from_numpy(atoms.positions).data_ptr()
 
 
 def test_structures_for_prediction_equal_those_of_a_data_set():
-    atoms = Atoms(copper())
+    atoms = copper().copy()
     dataset = StructureDataset([atoms], cutoff=5.0, energy_key=None, forces_key=None)
     assert_equal(dataset[0], atoms_to_structures(atoms, 5.0))
 
@@ -450,6 +450,11 @@ def test_summary():
         "StructureDataset: 1 structure, 3 atoms (H, O), molecules; 1 with energy, 0 with forces, 0 with stress; "
         "cutoff none"
     )
+
+
+def test_summary_of_many_groups():
+    dataset = StructureDataset([water(energy=-1.0, group=k) for k in range(30)])
+    assert repr(dataset).endswith("groups: 0 1, 1 1, 2 1, 3 1, 4 1, 5 1, 6 1, 7 1, 8 1, 9 1, 10 1, 11 1, …")
 
 
 def test_summary_in_a_notebook():
