@@ -1,0 +1,266 @@
+"""Linear least squares on symmetry functions: energies, forces and stress in one solve, ridge chosen by cross-validation.
+
+The normal equations are gathered structure by structure, so memory does not grow with the number of structures, and
+separately for every fold and every kind of label, so that any ridge and any weighting of energies against forces can be
+cross-validated without touching the structures again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+from tqdm import tqdm
+
+from molml.energy.data import StructureDataset, Structures, pair_vectors
+from molml.energy.kernels import FeatureKernel, neighbourhood
+
+LABELS = ("energy", "forces", "stress")
+ENERGY_WEIGHTS = (10.0, 30.0, 100.0)
+RIDGES = (1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
+
+
+class NormalEquations(NamedTuple):
+    """Least-squares sums, for each fold and each of :data:`LABELS`.
+
+    Rows are: energy per √atom, eV; force components, eV/Å; virial components per √atom, eV. Columns are the functions of
+    all elements in turn, then one reference energy an element.
+    """
+
+    gram: np.ndarray  # (n_folds, 3, n_columns, n_columns)
+    moment: np.ndarray  # (n_folds, 3, n_columns)
+    square: np.ndarray  # (n_folds, 3)
+    count: np.ndarray  # (n_folds, 3) rows
+    n_elements: int
+
+
+class LeastSquares(NamedTuple):
+    """A solution and how it was chosen."""
+
+    coefficients: np.ndarray  # (n_columns,)
+    energy_weight: float
+    ridge: float
+    scores: list[dict]  # one per tried pair: energy_weight, ridge, energy_rmse (eV per √atom), forces_rmse (eV/Å)
+
+
+def reference_energies(dataset: StructureDataset) -> np.ndarray:
+    """Energy per atom of each element by least squares on the compositions, eV, shape (n_elements,).
+
+    Where the compositions do not tell the elements apart the solution of least norm is taken.
+    """
+    energies, counts = [], []
+    for i in range(len(dataset)):
+        item = dataset[i]
+        if bool(item.has_energy[0]):
+            n = len(item.numbers)
+            counts.append([float((item.numbers == z).sum()) / n for z in dataset.elements])
+            energies.append(float(item.energy[0]) / n)
+    if not energies:
+        return np.zeros(len(dataset.elements))
+    return np.linalg.lstsq(np.array(counts), np.array(energies), rcond=1e-8)[0]
+
+
+def structure_rows(
+    kernel: FeatureKernel, item: Structures, reference: np.ndarray, columns: list[np.ndarray] | None = None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Design matrix and targets of one structure for each of :data:`LABELS`; no rows where the label is missing."""
+    near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
+    moments = kernel.moments(near)
+    values = kernel.values(near, moments)
+    n_atoms, n_elements = len(item.numbers), len(kernel.elements)
+    members = np.array([float(len(atoms)) for atoms in near.atoms])
+    sums = np.concatenate([block.sum(0) for block in values] + [members])
+    empty = np.empty((0, len(sums))), np.empty(0)
+    rows = [empty, empty, empty]
+    per_root = np.sqrt(float(item.weight[0]) / n_atoms)
+    if bool(item.has_energy[0]):
+        rows[0] = sums[None] * per_root, np.array([float(item.energy[0]) - members @ reference]) * per_root
+    if bool(item.has_forces.any()) or bool(item.has_stress[0]):
+        by_position, by_strain = kernel.jacobian(near, moments)
+        if bool(item.has_forces.any()):
+            mask = np.repeat(item.has_forces.numpy(), 3)
+            design = np.zeros((3 * n_atoms, len(sums)))
+            design[:, :-n_elements] = -by_position.reshape(3 * n_atoms, -1)
+            scale = np.sqrt(float(item.weight[0]))
+            rows[1] = design[mask] * scale, item.forces.numpy().reshape(-1)[mask] * scale
+        if bool(item.has_stress[0]):
+            design = np.zeros((6, len(sums)))
+            design[:, :-n_elements] = by_strain
+            stress = item.stress[0].numpy()[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            rows[2] = design * per_root, stress * float(item.volume[0]) * per_root
+    return rows
+
+
+def normal_equations(
+    kernel: FeatureKernel,
+    dataset: StructureDataset,
+    reference: np.ndarray,
+    *,
+    n_folds: int = 5,
+    seed: int = 0,
+    progress: bool = False,
+) -> NormalEquations:
+    """Gather the least-squares sums of a data set; structures are dealt to the folds at random."""
+    n_folds = max(1, min(n_folds, len(dataset)))
+    width = sum(len(c.linear) if c.combination is None else 0 for c in kernel.tables.centres)
+    width = sum(_n_functions(c) for c in kernel.tables.centres) + len(kernel.elements)
+    gram = np.zeros((n_folds, 3, width, width))
+    moment, square, count = np.zeros((n_folds, 3, width)), np.zeros((n_folds, 3)), np.zeros((n_folds, 3))
+    fold = np.random.default_rng(seed).permutation(len(dataset)) % n_folds
+    for i in tqdm(range(len(dataset)), desc="least squares", disable=not progress, leave=False):
+        for label, (design, target) in enumerate(structure_rows(kernel, dataset[i], reference)):
+            if len(target):
+                gram[fold[i], label] += design.T @ design
+                moment[fold[i], label] += design.T @ target
+                square[fold[i], label] += target @ target
+                count[fold[i], label] += len(target)
+    return NormalEquations(gram, moment, square, count, len(kernel.elements))
+
+
+def _n_functions(centre) -> int:  # type: ignore[no-untyped-def]
+    return (
+        centre.n_moment_invariants + len(centre.triple) if centre.combination is None else len(centre.combination)
+    )
+
+
+def solve(
+    equations: NormalEquations,
+    *,
+    columns: np.ndarray | None = None,
+    energy_weights: tuple[float, ...] = ENERGY_WEIGHTS,
+    ridges: tuple[float, ...] = RIDGES,
+    stress_weight: float = 1.0,
+) -> LeastSquares:
+    """Ridge regression; the ridge and the weight of energies against forces by cross-validation.
+
+    The score of a pair is the product of the energies' and the forces' squared errors on the folds left out, so that it
+    does not matter in what units or how well either can be fitted. Columns are scaled to unit diagonal first and the
+    reference energies are not penalised.
+
+    Parameters
+    ----------
+    equations : NormalEquations
+    columns : int array, optional
+        Use only these columns (of the functions; the reference energies always take part).
+    energy_weights, ridges : tuple of float
+        What to try.
+    stress_weight : float
+        Weight of a virial row (eV per √atom) against a force row (eV/Å).
+    """
+    gram, moment = equations.gram, equations.moment
+    if columns is not None:
+        kept = np.concatenate([columns, np.arange(gram.shape[-1] - equations.n_elements, gram.shape[-1])])
+        gram, moment = gram[:, :, kept][:, :, :, kept], moment[:, :, kept]
+    total = equations.count.sum(0)
+    if not total[0]:
+        energy_weights = energy_weights[:1]
+    if total[2] and total[0] + total[1] == 0:
+        raise ValueError("a linear potential needs energies or forces, got stress labels only")
+    n_folds = len(gram)
+    scores = []
+    for energy_weight in energy_weights:
+        weight = np.array([energy_weight**2, 1.0, stress_weight**2])
+        whole = np.tensordot(weight, gram.sum(0), 1), np.tensordot(weight, moment.sum(0), 1)
+        for ridge in ridges:
+            error = np.zeros(3)
+            for f in range(n_folds if n_folds > 1 else 0):
+                x = _ridge(
+                    whole[0] - np.tensordot(weight, gram[f], 1),
+                    whole[1] - np.tensordot(weight, moment[f], 1),
+                    ridge,
+                    equations.n_elements,
+                )
+                error += np.einsum("i,lij,j->l", x, gram[f], x, optimize=True) - 2.0 * moment[f] @ x + equations.square[f]
+            # rounding can turn a perfect fit's error negative
+            mean = np.sqrt(np.maximum(error, 1e-30) / np.maximum(total, 1.0))
+            scores.append(
+                {
+                    "energy_weight": energy_weight,
+                    "ridge": ridge,
+                    "energy_rmse": float(mean[0]),
+                    "forces_rmse": float(mean[1]),
+                }
+            )
+    kinds = [name for name, n in (("energy_rmse", total[0]), ("forces_rmse", total[1])) if n]
+    best = min(scores, key=lambda score: float(np.prod([score[kind] for kind in kinds])))
+    weight = np.array([best["energy_weight"] ** 2, 1.0, stress_weight**2])
+    solution = _ridge(
+        np.tensordot(weight, gram.sum(0), 1), np.tensordot(weight, moment.sum(0), 1), best["ridge"], equations.n_elements
+    )
+    if columns is not None:
+        spread = np.zeros(equations.gram.shape[-1])
+        spread[kept] = solution
+        solution = spread
+    return LeastSquares(solution, best["energy_weight"], best["ridge"], scores)
+
+
+def _ridge(gram: np.ndarray, moment: np.ndarray, ridge: float, n_free: int) -> np.ndarray:
+    scale = np.sqrt(np.diag(gram))
+    scale[scale == 0.0] = 1.0
+    scaled = gram / scale / scale[:, None]
+    penalty = np.full(len(scale), ridge)
+    penalty[len(scale) - n_free :] = 1e-13
+    scaled[np.diag_indices_from(scaled)] += penalty
+    try:
+        factor = scipy.linalg.cho_factor(scaled, lower=True, check_finite=False)
+        return scipy.linalg.cho_solve(factor, moment / scale, check_finite=False) / scale
+    except scipy.linalg.LinAlgError:
+        # rounding has eaten the smallest eigenvalues: drop them
+        return scipy.linalg.lstsq(scaled, moment / scale, cond=1e-13, check_finite=False)[0] / scale
+
+
+def forward_selection(equations: NormalEquations, columns: np.ndarray, limit: np.ndarray, *, energy_weight: float = 30.0) -> np.ndarray:
+    """Choose functions one by one, each time the one that lowers the training error most (orthogonal least squares).
+
+    Parameters
+    ----------
+    equations : NormalEquations
+    columns : int array, shape (n_columns,)
+        Element (by index) whose functions a column belongs to; -1 for the reference energies, which are taken first.
+    limit : int array, shape (n_elements,)
+        Most functions of each element.
+
+    Returns
+    -------
+    int array
+        The chosen columns, sorted.
+
+    References
+    ----------
+    Chen, Billings, Luo, Int. J. Control 50, 1873 (1989).
+    """
+    weight = np.array([energy_weight**2, 1.0, 1.0])
+    gram = np.tensordot(weight, equations.gram.sum(0), 1)
+    target = np.tensordot(weight, equations.moment.sum(0), 1)
+    scale = np.sqrt(np.diag(gram))
+    usable = scale > 0.0
+    scale[~usable] = 1.0
+    gram = gram / scale / scale[:, None]
+    left, size = target / scale, np.ones(len(scale))
+    room = limit.copy()
+    directions = np.zeros((int(limit.sum()) + equations.n_elements, len(scale)))
+    first = list(np.flatnonzero(columns < 0))
+    chosen: list[int] = []
+    while len(chosen) < len(directions):
+        # what is left of a column after the chosen ones must be more than rounding
+        open_ = usable & (size > 1e-9)
+        open_[columns >= 0] &= room[columns[columns >= 0]] > 0
+        if first:
+            best = first.pop(0)
+            if not open_[best]:
+                continue
+        else:
+            open_[columns < 0] = False
+            if not open_.any():
+                break
+            best = int(np.argmax(np.where(open_, left**2 / np.maximum(size, 1e-30), -1.0)))
+            room[columns[best]] -= 1
+        step = len(chosen)
+        direction = (gram[best] - directions[:step, best] @ directions[:step]) / np.sqrt(size[best])
+        directions[step] = direction
+        left = left - direction * (left[best] / np.sqrt(size[best]))
+        size = size - direction**2
+        usable[best] = False
+        chosen.append(best)
+    return np.sort(np.array([c for c in chosen if columns[c] >= 0], dtype=np.int64))

@@ -1,0 +1,587 @@
+"""Potentials: a linear one, Behler-Parrinello networks, and a committee of either."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, final
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor, nn
+
+from molml.energy.data import Structures, n_structures, pair_vectors
+from molml.energy.features import SymmetryFunctions
+from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
+from molml.io import Container, save_container
+from molml.nn import MLP
+
+if TYPE_CHECKING:
+    from molml.energy.calculator import Calculator
+
+UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
+
+
+class Prediction(NamedTuple):
+    """What a potential says of a batch.
+
+    Attributes
+    ----------
+    energy : Tensor, shape (n_structures,), eV
+    energies : Tensor, shape (n_atoms,), eV
+        Every atom's share.
+    forces : Tensor, shape (n_atoms, 3), eV/Å, or None
+    stress : Tensor, shape (n_structures, 3, 3), eV/Å³, or None
+        Tension positive; zero for structures that are not periodic in three directions.
+    energy_std : Tensor, shape (n_structures,), eV, or None
+    forces_std : Tensor, shape (n_atoms, 3), eV/Å, or None
+        Standard deviations among the members of a committee.
+    features : list of Tensor, shape (n_atoms of the element, n_functions)
+        Symmetry functions, one tensor per element of the potential.
+    """
+
+    energy: Tensor
+    energies: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+    energy_std: Tensor | None
+    forces_std: Tensor | None
+    features: list[Tensor]
+
+
+class Extrapolation(NamedTuple):
+    """A symmetry function of an atom outside the range it had in training.
+
+    Attributes
+    ----------
+    atom : int
+        Index in the batch.
+    element : int
+        Atomic number.
+    function : str
+    value, low, high : float
+        The function, and its range in training.
+    excess : float
+        How far outside, in units of the range's width.
+    """
+
+    atom: int
+    element: int
+    function: str
+    value: float
+    low: float
+    high: float
+    excess: float
+
+
+class FeatureStatistics(NamedTuple):
+    """Mean, standard deviation and range of every function of every element over the training atoms.
+
+    Each is a list with one tensor of shape (n_functions,) per element.
+    """
+
+    mean: list[Tensor]
+    std: list[Tensor]
+    low: list[Tensor]
+    high: list[Tensor]
+
+
+def feature_statistics(blocks: Sequence[Sequence[np.ndarray]]) -> FeatureStatistics:
+    """Statistics over many structures' features (one list of arrays per structure, one array per element)."""
+    parts: list[list[Tensor]] = [[], [], [], []]
+    for element in zip(*blocks, strict=True):
+        values = torch.from_numpy(np.concatenate(element))
+        parts[0].append(values.mean(0))
+        parts[1].append(values.std(0, unbiased=False))
+        parts[2].append(values.amin(0))
+        parts[3].append(values.amax(0))
+    return FeatureStatistics(*parts)
+
+
+@final
+class LinearPotential(nn.Module):
+    """Energy of an atom as a linear combination of its symmetry functions.
+
+    Parameters
+    ----------
+    functions : SymmetryFunctions
+    coefficients : sequence of Tensor, shape (n_functions,), eV
+        One per element.
+    reference : sequence of float, eV
+        Constant energy of an atom of each element.
+    statistics : FeatureStatistics
+        Of the training atoms; its range tells extrapolation.
+    metadata : dict, optional
+        JSON-able facts that travel with the model: hash of the data, metrics, versions.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not belong to the functions.
+    """
+
+    def __init__(
+        self,
+        functions: SymmetryFunctions,
+        coefficients: Sequence[Tensor],
+        reference: Sequence[float],
+        statistics: FeatureStatistics,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = functions
+        self.kernel = FeatureKernel(functions)
+        self.metadata = {"units": UNITS, **(metadata or {})}
+        _check_lengths("coefficients", functions, coefficients)
+        self.coefficients = nn.ParameterList([nn.Parameter(c.detach().clone(), requires_grad=False) for c in coefficients])
+        self.register_buffer("reference", torch.as_tensor(list(reference), dtype=torch.float64))
+        _register_statistics(self, functions, statistics)
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers, ascending."""
+        return self.features.elements
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff radius, Å."""
+        return self.features.cutoff
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """JSON-able description that, with the tensors, rebuilds the potential."""
+        return {"features": self.features.config}
+
+    def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Energy of every atom, eV, from its features; one tensor per element on both sides."""
+        return [
+            x @ c + r for x, c, r in zip(features, self.coefficients, cast(Tensor, self.reference), strict=True)
+        ]
+
+    def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
+        """Energies and their derivatives for a batch.
+
+        Parameters
+        ----------
+        batch : Structures
+            With the pairs within the potential's cutoff.
+        forces, stress : bool
+            Whether to compute them.
+
+        Raises
+        ------
+        ValueError
+            For an element the potential does not know.
+        """
+        return _predict([self], batch, forces, stress)
+
+    def extrapolation(self, batch: Structures, prediction: Prediction | None = None) -> list[Extrapolation]:
+        """Symmetry functions outside their range in training, the furthest first.
+
+        Parameters
+        ----------
+        batch : Structures
+        prediction : Prediction, optional
+            Of this batch, where at hand: saves computing the functions again.
+        """
+        return _extrapolation(self, batch, prediction)
+
+    @property
+    def feature_ranges(self) -> dict[str, np.ndarray]:
+        """Chemical symbol to array (n_functions, 2) of the lowest and highest value in training."""
+        return _ranges(self)
+
+    def calculator(
+        self, *, on_extrapolation: Literal["warn", "raise", "ignore"] = "warn", skin: float = 0.5
+    ) -> Calculator:
+        """ASE calculator with energy, energies, forces and stress."""
+        from molml.energy.calculator import Calculator
+
+        return Calculator(self, on_extrapolation=on_extrapolation, skin=skin)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a model file; ``molml.load`` reads it."""
+        save_container(path, "LinearPotential", self.config, self.state_dict(), self.metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> LinearPotential:
+        """Rebuild from a model file's content."""
+        functions = SymmetryFunctions.from_config(container.config["features"])
+        n = len(functions.elements)
+        model = cls(
+            functions,
+            [container.tensors[f"coefficients.{e}"] for e in range(n)],
+            container.tensors["reference"].tolist(),
+            _statistics_from(container.tensors, n),
+            container.metadata,
+        )
+        return model.eval()
+
+    def __repr__(self) -> str:
+        return _describe(self)
+
+
+@final
+class BehlerParrinello(nn.Module):
+    """One multilayer perceptron per element on standardised symmetry functions; the energy is the sum over the atoms.
+
+    An optional frozen linear part carries what least squares can explain, and the networks learn the rest.
+
+    Parameters
+    ----------
+    functions : SymmetryFunctions
+    statistics : FeatureStatistics
+        Of the training atoms: centre and scale of the inputs, and their range.
+    reference : sequence of float, eV
+        Constant energy of an atom of each element.
+    hidden : sequence of int
+        Widths of the hidden layers.
+    activation : str
+    linear : sequence of Tensor, shape (n_functions,), eV, optional
+        Coefficients of the frozen linear part on the functions themselves, one tensor per element.
+    energy_scale : float, eV
+        Unit of the networks' output.
+    seed : int
+        Of the initial weights.
+    metadata : dict, optional
+
+    References
+    ----------
+    Behler, Parrinello, Phys. Rev. Lett. 98, 146401 (2007).
+    """
+
+    def __init__(
+        self,
+        functions: SymmetryFunctions,
+        statistics: FeatureStatistics,
+        reference: Sequence[float],
+        *,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "silu",
+        linear: Sequence[Tensor] | None = None,
+        energy_scale: float = 1.0,
+        seed: int = 0,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if not energy_scale > 0:
+            raise ValueError(f"energy_scale must be positive (eV), got {energy_scale}")
+        self.features = functions
+        self.kernel = FeatureKernel(functions)
+        self.metadata = {"units": UNITS, **(metadata or {})}
+        self.hidden, self.activation, self.energy_scale = list(hidden), activation, float(energy_scale)
+        symbols = list(functions.functions)
+        if linear is None:
+            linear = [torch.zeros(functions.n_functions(symbol), dtype=torch.float64) for symbol in symbols]
+        _check_lengths("linear", functions, linear)
+        self.linear = nn.ParameterList([nn.Parameter(c.detach().clone(), requires_grad=False) for c in linear])
+        self.register_buffer("reference", torch.as_tensor(list(reference), dtype=torch.float64))
+        _register_statistics(self, functions, statistics)
+        for e in range(len(symbols)):
+            std = statistics.std[e]
+            # a function that hardly varied in training is left out: 1 / std would blow its noise up
+            used = std > 1e-6 * torch.clamp(std.max(), min=1e-30) if len(std) else std.bool()
+            self.register_buffer(f"scale_{e}", torch.where(used, 1.0 / torch.where(used, std, 1.0), 0.0))
+        self.networks = nn.ModuleList(
+            [
+                MLP(functions.n_functions(symbol), hidden, 1, activation=activation, seed=seed + 7919 * e, dtype=torch.float64)
+                for e, symbol in enumerate(symbols)
+            ]
+        )
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers, ascending."""
+        return self.features.elements
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff radius, Å."""
+        return self.features.cutoff
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """JSON-able description that, with the tensors, rebuilds the potential."""
+        return {
+            "features": self.features.config,
+            "hidden": self.hidden,
+            "activation": self.activation,
+            "energy_scale": self.energy_scale,
+        }
+
+    def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Energy of every atom, eV, from its features; one tensor per element on both sides."""
+        energies = []
+        for e, (x, network, reference) in enumerate(
+            zip(features, self.networks, cast(Tensor, self.reference), strict=True)
+        ):
+            inputs = (x - getattr(self, f"mean_{e}")) * getattr(self, f"scale_{e}")
+            energies.append(x @ self.linear[e] + reference + self.energy_scale * network(inputs).squeeze(-1))
+        return energies
+
+    def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
+        """Energies and their derivatives for a batch; see :meth:`LinearPotential.predict`."""
+        return _predict([self], batch, forces, stress)
+
+    def extrapolation(self, batch: Structures, prediction: Prediction | None = None) -> list[Extrapolation]:
+        """Symmetry functions outside their range in training; see :meth:`LinearPotential.extrapolation`."""
+        return _extrapolation(self, batch, prediction)
+
+    @property
+    def feature_ranges(self) -> dict[str, np.ndarray]:
+        """Chemical symbol to array (n_functions, 2) of the lowest and highest value in training."""
+        return _ranges(self)
+
+    def calculator(
+        self, *, on_extrapolation: Literal["warn", "raise", "ignore"] = "warn", skin: float = 0.5
+    ) -> Calculator:
+        """ASE calculator with energy, energies, forces and stress."""
+        from molml.energy.calculator import Calculator
+
+        return Calculator(self, on_extrapolation=on_extrapolation, skin=skin)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a model file; ``molml.load`` reads it."""
+        save_container(path, "BehlerParrinello", self.config, self.state_dict(), self.metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> BehlerParrinello:
+        """Rebuild from a model file's content."""
+        functions = SymmetryFunctions.from_config(container.config["features"])
+        n = len(functions.elements)
+        model = cls(
+            functions,
+            _statistics_from(container.tensors, n),
+            container.tensors["reference"].tolist(),
+            hidden=container.config["hidden"],
+            activation=container.config["activation"],
+            energy_scale=container.config["energy_scale"],
+            metadata=container.metadata,
+        )
+        model.load_state_dict(container.tensors)
+        return model.eval()
+
+    def __repr__(self) -> str:
+        return _describe(self, f", hidden={self.hidden}")
+
+
+Member = LinearPotential | BehlerParrinello
+
+
+@final
+class Committee(nn.Module):
+    """Several potentials on the same symmetry functions: their mean, and their standard deviation as uncertainty.
+
+    Parameters
+    ----------
+    members : sequence of LinearPotential or of BehlerParrinello
+        At least two, of one class, with the same symmetry functions.
+
+    References
+    ----------
+    Schran, Brezina, Marsalek, J. Chem. Phys. 153, 104105 (2020).
+    """
+
+    def __init__(self, members: Sequence[Member], metadata: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        if len(members) < 2:
+            raise ValueError(f"a committee needs at least two members, got {len(members)}; use the potential itself")
+        if len({type(member) for member in members}) > 1:
+            raise TypeError("members of a committee must be of one class, got both linear and network potentials")
+        if any(member.features.config != members[0].features.config for member in members):
+            raise ValueError("members of a committee must share their symmetry functions; fit them with members=N")
+        self.members = nn.ModuleList(members)
+        self.metadata = {**members[0].metadata, **(metadata or {})}
+
+    @property
+    def _first(self) -> Member:
+        return cast(Member, self.members[0])
+
+    @property
+    def features(self) -> SymmetryFunctions:
+        """The members' symmetry functions."""
+        return self._first.features
+
+    @property
+    def elements(self) -> list[int]:
+        """Atomic numbers, ascending."""
+        return self._first.elements
+
+    @property
+    def cutoff(self) -> float:
+        """Cutoff radius, Å."""
+        return self._first.cutoff
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """JSON-able description that, with the tensors, rebuilds the committee."""
+        return {"kind": type(self._first).__name__, "n_members": len(self.members), "member": self._first.config}
+
+    def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
+        """Mean and standard deviation (n - 1 in the denominator) of the members' predictions for a batch."""
+        return _predict([cast(Member, m) for m in self.members], batch, forces, stress)
+
+    def extrapolation(self, batch: Structures, prediction: Prediction | None = None) -> list[Extrapolation]:
+        """Symmetry functions outside their range in training; see :meth:`LinearPotential.extrapolation`."""
+        return _extrapolation(self._first, batch, prediction)
+
+    @property
+    def feature_ranges(self) -> dict[str, np.ndarray]:
+        """Chemical symbol to array (n_functions, 2) of the lowest and highest value in training."""
+        return _ranges(self._first)
+
+    def calculator(
+        self, *, on_extrapolation: Literal["warn", "raise", "ignore"] = "warn", skin: float = 0.5
+    ) -> Calculator:
+        """ASE calculator with energy, energies, forces, stress, energy_std and forces_std."""
+        from molml.energy.calculator import Calculator
+
+        return Calculator(self, on_extrapolation=on_extrapolation, skin=skin)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a model file; ``molml.load`` reads it."""
+        save_container(path, "Committee", self.config, self.state_dict(), self.metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> Committee:
+        """Rebuild from a model file's content."""
+        kinds = {"LinearPotential": LinearPotential, "BehlerParrinello": BehlerParrinello}
+        kind = kinds[container.config["kind"]]
+        members: list[Member] = []
+        for i in range(container.config["n_members"]):
+            start = f"members.{i}."
+            own = {name.removeprefix(start): t for name, t in container.tensors.items() if name.startswith(start)}
+            members.append(kind.from_container(Container(kind.__name__, container.config["member"], own, container.metadata)))
+        return cls(members).eval()
+
+    def __repr__(self) -> str:
+        return f"Committee({len(self.members)} × {self._first!r})"
+
+
+Potential = LinearPotential | BehlerParrinello | Committee
+
+
+def forces_and_virial(batch: Structures, vectors: Tensor, pair_gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Forces (n_atoms, 3) and dE/dstrain (n_structures, 3, 3), symmetric, from dE / d(pair vectors)."""
+    forces = torch.zeros_like(batch.positions)
+    forces = forces.index_add(0, batch.first, pair_gradient).index_add(0, batch.second, pair_gradient, alpha=-1)
+    products = vectors[:, :, None] * pair_gradient[:, None, :]
+    owner = batch.structure[batch.first]
+    virial = torch.zeros_like(batch.cell).index_add(0, owner, products)
+    return forces, 0.5 * (virial + virial.transpose(1, 2))
+
+
+def structure_energies(batch: Structures, atoms: Sequence[np.ndarray], energies: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Energies of the atoms in the order of the batch, and of the structures."""
+    order = torch.from_numpy(np.concatenate(atoms))
+    per_atom = torch.zeros_like(batch.positions[:, 0]).index_copy(0, order, torch.cat(list(energies)))
+    return per_atom, torch.zeros(n_structures(batch), dtype=per_atom.dtype).index_add(0, batch.structure, per_atom)
+
+
+def _predict(members: Sequence[Member], batch: Structures, want_forces: bool, want_stress: bool) -> Prediction:
+    kernel = members[0].kernel
+    vectors = pair_vectors(batch)
+    near = neighbourhood(kernel.elements, batch.numbers, batch.first, batch.second, vectors)
+    moments = kernel.moments(near)
+    features = [torch.from_numpy(block) for block in kernel.values(near, moments)]
+    results = [_one(member, batch, vectors, near, moments, features, want_forces or want_stress) for member in members]
+    if len(members) == 1:
+        per_atom, energy, forces, virial = results[0]
+        energy_std = forces_std = None
+    else:
+        per_atom, energy, forces, virial = (
+            None if parts[0] is None else torch.stack(parts).mean(0)  # type: ignore[arg-type]
+            for parts in zip(*results, strict=True)
+        )
+        energy_std = torch.stack([result[1] for result in results]).std(0)
+        forces_std = torch.stack([cast(Tensor, r[2]) for r in results]).std(0) if want_forces else None
+    stress = None
+    if want_stress and virial is not None:
+        volume = batch.volume[:, None, None]
+        stress = torch.where(volume > 0, virial / torch.where(volume > 0, volume, 1.0), 0.0)
+    return Prediction(
+        cast(Tensor, energy), cast(Tensor, per_atom), forces if want_forces else None, stress, energy_std, forces_std, features
+    )
+
+
+def _one(
+    member: Member,
+    batch: Structures,
+    vectors: Tensor,
+    near: Neighbourhood,
+    moments: np.ndarray,
+    features: Sequence[Tensor],
+    derivatives: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    with torch.set_grad_enabled(derivatives):
+        inputs = [x.detach().requires_grad_(derivatives) for x in features]
+        energies = member.atomic_energies(inputs)
+        per_atom, energy = structure_energies(batch, near.atoms, energies)
+        if not derivatives:
+            return per_atom, energy, None, None
+        weights = torch.autograd.grad(energy.sum(), inputs)
+    gradient = torch.from_numpy(member.kernel.vjp(near, moments, [w.numpy() for w in weights]))
+    return per_atom.detach(), energy.detach(), *forces_and_virial(batch, vectors, gradient)
+
+
+def _extrapolation(member: Member, batch: Structures, prediction: Prediction | None) -> list[Extrapolation]:
+    if prediction is None:
+        prediction = _predict([member], batch, False, False)
+    numbers = batch.numbers.numpy()
+    found = []
+    for e, (number, values) in enumerate(zip(member.elements, prediction.features, strict=True)):
+        low, high = getattr(member, f"low_{e}"), getattr(member, f"high_{e}")
+        width = torch.clamp(high - low, min=1e-12)
+        # a hair of room, for values are computed in another order in another batch
+        excess = torch.maximum(low - values, values - high) / width
+        outside = torch.nonzero(excess > 1e-9)
+        if not len(outside):
+            continue
+        atoms = np.flatnonzero(numbers == number)
+        names = member.features.names(chemical_symbols[number])
+        for row, column in outside.tolist():
+            found.append(
+                Extrapolation(
+                    int(atoms[row]),
+                    number,
+                    names[column],
+                    float(values[row, column]),
+                    float(low[column]),
+                    float(high[column]),
+                    float(excess[row, column]),
+                )
+            )
+    return sorted(found, key=lambda item: -item.excess)
+
+
+def _ranges(member: Member) -> dict[str, np.ndarray]:
+    return {
+        chemical_symbols[z]: torch.stack([getattr(member, f"low_{e}"), getattr(member, f"high_{e}")], dim=1).numpy()
+        for e, z in enumerate(member.elements)
+    }
+
+
+def _check_lengths(name: str, functions: SymmetryFunctions, tensors: Sequence[Tensor]) -> None:
+    expected = [(functions.n_functions(symbol),) for symbol in functions.functions]
+    found = [tuple(tensor.shape) for tensor in tensors]
+    if found != expected:
+        raise ValueError(f"{name} must have the shapes {expected}, one per element of the functions, got {found}")
+
+
+def _register_statistics(module: nn.Module, functions: SymmetryFunctions, statistics: FeatureStatistics) -> None:
+    for name, tensors in zip(statistics._fields, statistics, strict=True):
+        _check_lengths(f"statistics.{name}", functions, tensors)
+        for e, tensor in enumerate(tensors):
+            module.register_buffer(f"{name}_{e}", tensor.detach().clone().to(torch.float64))
+
+
+def _statistics_from(tensors: dict[str, Tensor], n_elements: int) -> FeatureStatistics:
+    return FeatureStatistics(
+        *([tensors[f"{name}_{e}"] for e in range(n_elements)] for name in FeatureStatistics._fields)
+    )
+
+
+def _describe(model: Member, extra: str = "") -> str:
+    counts = ", ".join(f"{symbol}: {len(f)} functions" for symbol, f in model.features.functions.items())
+    return f"{type(model).__name__}({counts}, cutoff={model.cutoff:g} Å{extra})"

@@ -1,0 +1,162 @@
+"""Choose the symmetry functions for a data set, so that nobody has to write a list by hand.
+
+A grid of shells and all their two-, three- and four-body combinations are the candidates; those whose values on the
+training atoms repeat the others are dropped (column-pivoted QR, the deterministic kin of CUR), and of the rest the ones
+that lower the training error most are kept (orthogonal least squares).
+"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement, product
+
+import numpy as np
+import scipy.linalg
+from ase.data import chemical_symbols
+
+from molml.energy.data import StructureDataset, pair_vectors
+from molml.energy.features import G2, FourBody, Function, SymmetryFunctions, ThreeBody
+from molml.energy.kernels import FeatureKernel, neighbourhood
+from molml.energy.linear import forward_selection, normal_equations
+
+N_SHELLS = 14
+DEGREE = 4
+COUPLINGS = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 2, 4), (2, 3, 3), (1, 3, 4), (3, 3, 4), (2, 4, 4), (4, 4, 4))
+# shells for products of two and of three moments, by the number of elements: the candidates grow with its 2nd and 3rd power
+N_PAIR_SHELLS = {1: 6, 2: 6, 3: 5}
+N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 2}
+_SAMPLE_ATOMS = 3000
+_SAMPLE_STRUCTURES = 300
+
+
+def shells(n: int, shortest: float, cutoff: float) -> list[tuple[float, float]]:
+    """Gaussians (eta in Å⁻², r_s in Å) from the shortest distance to just inside the cutoff, in geometric progression.
+
+    Shifted functions in the manner of Gastegger et al., J. Chem. Phys. 148, 241709 (2018): each is as wide as the gap
+    to its neighbour.
+    """
+    if n == 1:
+        return [(2.0 / cutoff**2, 0.5 * (shortest + cutoff))]
+    centre = np.geomspace(shortest, 0.92 * cutoff, n)
+    gap = np.gradient(centre)
+    return [(round(float(0.5 / g**2), 6), round(float(r), 6)) for r, g in zip(centre, gap, strict=True)]
+
+
+def candidates(elements: list[int], shortest: float, cutoff: float) -> list[Function]:
+    """All functions of the grid, the same for every central element."""
+    symbols = [chemical_symbols[z] for z in elements]
+    n = len(symbols)
+    functions: list[Function] = [G2(s, *shell) for s in symbols for shell in shells(N_SHELLS, shortest, cutoff)]
+    pair = [(s, shell) for s in symbols for shell in shells(N_PAIR_SHELLS.get(n, 4), shortest, cutoff)]
+    for a, b in combinations_with_replacement(pair, 2):
+        functions += [ThreeBody((a[0], b[0]), (a[1], b[1]), degree) for degree in range(1, DEGREE + 1)]
+    triple = [(s, shell) for s in symbols for shell in shells(N_TRIPLE_SHELLS.get(n, 1), shortest, cutoff)]
+    for degrees in COUPLINGS:
+        seen = set()
+        for chosen in product(range(len(triple)), repeat=3):
+            key = tuple(sorted(zip(chosen, degrees, strict=True)))
+            if key not in seen:
+                seen.add(key)
+                a, b, c = (triple[i] for i in chosen)
+                functions.append(FourBody((a[0], b[0], c[0]), (a[1], b[1], c[1]), degrees))
+    return functions
+
+
+def shortest_distance(dataset: StructureDataset) -> float:
+    """Shortest distance between two atoms of the data set, Å; the cutoff where no atom has a neighbour."""
+    shortest = float(dataset.cutoff or 0.0)
+    for i in range(len(dataset)):
+        vectors = pair_vectors(dataset[i])
+        if len(vectors):
+            shortest = min(shortest, float(vectors.norm(dim=1).min()))
+    return shortest
+
+
+def automatic_functions(
+    dataset: StructureDataset,
+    *,
+    n_functions: int = 300,
+    n_candidates: int = 700,
+    seed: int = 0,
+    progress: bool = False,
+) -> SymmetryFunctions:
+    """Symmetry functions for a data set.
+
+    Parameters
+    ----------
+    dataset : StructureDataset
+        Training structures, with labels; their cutoff is the functions' cutoff.
+    n_functions : int
+        Most functions per central element.
+    n_candidates : int
+        How many candidates per element reach the second, supervised stage.
+    seed : int
+        Of the choice of structures looked at, where there are many.
+
+    Returns
+    -------
+    SymmetryFunctions
+
+    References
+    ----------
+    Imbalzano et al., J. Chem. Phys. 148, 241730 (2018), for the way: grid, then selection on the data.
+    Chen, Billings, Luo, Int. J. Control 50, 1873 (1989), for orthogonal least squares.
+    """
+    if dataset.cutoff is None:
+        raise ValueError("the data set needs a cutoff, got None; use dataset.with_cutoff(5.5)")
+    if n_functions < 1 or n_candidates < n_functions:
+        raise ValueError(
+            f"n_functions must be positive and n_candidates no smaller, got {n_functions} and {n_candidates}"
+        )
+    order = np.random.default_rng(seed).permutation(len(dataset))[:_SAMPLE_STRUCTURES]
+    sample = dataset.subset(sorted(order.tolist()))
+    grid = candidates(dataset.elements, shortest_distance(sample), float(dataset.cutoff))
+    symbols = [chemical_symbols[z] for z in dataset.elements]
+    everything = SymmetryFunctions(dict.fromkeys(symbols, grid), cutoff=float(dataset.cutoff))
+    kept = _independent(everything, sample, n_candidates)
+    stage = SymmetryFunctions(
+        {s: [grid[i] for i in columns] for s, columns in zip(symbols, kept, strict=True)}, cutoff=float(dataset.cutoff)
+    )
+    owner = np.concatenate([np.full(len(columns), e) for e, columns in enumerate(kept)] + [np.full(len(symbols), -1)])
+    equations = normal_equations(
+        FeatureKernel(stage), sample, _zero(len(symbols)), n_folds=1, progress=progress
+    )
+    chosen = forward_selection(equations, owner, np.full(len(symbols), n_functions))
+    start = np.cumsum([0, *(len(columns) for columns in kept)])
+    return SymmetryFunctions(
+        {
+            s: [grid[kept[e][c - start[e]]] for c in chosen if start[e] <= c < start[e + 1]]
+            for e, s in enumerate(symbols)
+        },
+        cutoff=float(dataset.cutoff),
+    )
+
+
+def _zero(n: int) -> np.ndarray:
+    return np.zeros(n)
+
+
+def _independent(functions: SymmetryFunctions, sample: StructureDataset, limit: int) -> list[list[int]]:
+    """Candidates of each element that span the others' values best, by column-pivoted QR."""
+    kernel = FeatureKernel(functions)
+    blocks: list[list[np.ndarray]] = [[] for _ in functions.elements]
+    seen = np.zeros(len(functions.elements))
+    for i in range(len(sample)):
+        item = sample[i]
+        near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
+        for e, values in enumerate(kernel.values(near, kernel.moments(near))):
+            blocks[e].append(values)
+            seen[e] += len(values)
+        if (seen > _SAMPLE_ATOMS).all():
+            break
+    kept = []
+    for block in blocks:
+        values = np.concatenate(block)[:_SAMPLE_ATOMS]
+        values = values - values.mean(0)
+        spread = values.std(0)
+        varying = np.flatnonzero(spread > 1e-8 * max(spread.max(initial=0.0), 1e-30))
+        if len(varying) <= limit:
+            kept.append(sorted(varying.tolist()))
+            continue
+        pivots = scipy.linalg.qr(values[:, varying] / spread[varying], mode="r", pivoting=True, check_finite=False)[1]
+        kept.append(sorted(varying[pivots[:limit]].tolist()))
+    return kept
