@@ -109,7 +109,7 @@ def make(name: str, *, seed: int | None = None, output: str | os.PathLike[str] |
         If a package the recipe needs is missing.
     FileExistsError
         If `output` is not given and the folder exists.
-    RuntimeError
+    ChildProcessError
         If the recipe fails.
     """
     entry = card(name)
@@ -129,7 +129,7 @@ def make(name: str, *, seed: int | None = None, output: str | os.PathLike[str] |
     # sums over several threads change the last bits, and with them a chaotic trajectory
     status = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
     if status != 0:
-        raise RuntimeError(f"the recipe {recipe} ended with exit status {status}; its message stands above")
+        raise ChildProcessError(f"the recipe {recipe} ended with exit status {status}; its message stands above")
     return target
 
 

@@ -4,6 +4,7 @@ import http.client
 import os
 import queue
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -73,6 +74,9 @@ def _answer(url: str) -> Any:
     def ask() -> None:
         try:
             box.put((open_https(url), None))
+        except urllib.error.HTTPError as error:
+            error.close()
+            box.put((None, DownloadError(f"the server answers {error.code} {error.reason}")))
         except OSError as error:
             box.put((None, error))
         except http.client.HTTPException as error:

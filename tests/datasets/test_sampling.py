@@ -155,6 +155,15 @@ def test_labels_are_those_of_the_engine(name):
         np.testing.assert_allclose(again["forces"], frame.get_forces(), atol=1e-5)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "temperature"), [("ethanol", 300), ("dry_ice", 100)])
+def test_recipe_repeats_its_first_run(name, temperature):
+    pytest.importorskip("tblite", reason="tblite is not installed")
+    again = recipe(name).run(temperature, 0, card(name)["seed"])
+    frames = read_frames(embedded_folder() / name / "train.xyz.xz")[: len(again)]
+    assert values_hash(again) == values_hash(frames)
+
+
 @pytest.mark.parametrize("strain", [np.diag([1.0, 0.0, 0.0]), np.array([[0, 0.5, 0], [0.5, 0, 0], [0, 0, 0]])])
 def test_stress_is_the_derivative_of_the_energy(strain):
     pytest.importorskip("tblite", reason="tblite is not installed")
