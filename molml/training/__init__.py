@@ -5,13 +5,30 @@ from molml.training.data import ArrayDataset, Dataset
 from molml.training.distributed import Processes, processes
 from molml.training.interruption import TrainingInterrupted
 from molml.training.loss import Term, absolute_error, objective, squared_error
+from molml.training.plots import plot_bias_variance, plot_history, plot_learning_curve
 from molml.training.schedules import cosine
 from molml.training.trainer import History, Trainer, TrainingDivergedError
+from molml.training.validation import (
+    BiasVariance,
+    Candidate,
+    CrossValidation,
+    LearningCurve,
+    bias_variance,
+    cross_validate,
+    learning_curve,
+    resampled_predictions,
+    search,
+    train_test_split,
+)
 
 __all__ = [
     "ArrayDataset",
+    "BiasVariance",
+    "Candidate",
+    "CrossValidation",
     "Dataset",
     "History",
+    "LearningCurve",
     "Processes",
     "ResumeError",
     "Term",
@@ -19,8 +36,17 @@ __all__ = [
     "TrainingDivergedError",
     "TrainingInterrupted",
     "absolute_error",
+    "bias_variance",
     "cosine",
+    "cross_validate",
+    "learning_curve",
     "objective",
+    "plot_bias_variance",
+    "plot_history",
+    "plot_learning_curve",
     "processes",
+    "resampled_predictions",
+    "search",
     "squared_error",
+    "train_test_split",
 ]

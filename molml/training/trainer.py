@@ -446,8 +446,8 @@ class Trainer:
             history.stopped_by = "minutes"
         elif run.epoch == self.max_epochs:
             history.stopped_by = "max_epochs"
-        losses = {"train": f"{train_objective:.4g}", "valid": f"{decisive:.4g}", "best": history.best_epoch}
-        bar.set_postfix(losses, refresh=False)
+        losses = {name: f"{record[f'{name}_objective']:.4g}" for name in ("train", "valid")[: 1 + (valid is not None)]}
+        bar.set_postfix(losses | {"best": f"epoch {history.best_epoch}"}, refresh=False)
         run.epoch, run.batch, run.sums = run.epoch + 1, 0, {}
         self._good = _copy(self.model.state_dict())
         if self.directory is not None and self._processes.rank == 0:
