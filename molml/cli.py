@@ -113,16 +113,17 @@ def run_demo(arguments: argparse.Namespace) -> int:
     fit_ethanol = [
         *("energy", "fit", str(ethanol / "train.xyz.xz")),
         *("--valid", str(ethanol / "valid.xyz.xz"), "--test", str(ethanol / "test.xyz.xz")),
-        *("--output", str(output / "energy"), "--minutes", f"{arguments.minutes:g}"),
+        # an earlier demo is set aside, never deleted
+        *("--output", str(output / "energy"), "--minutes", f"{arguments.minutes:g}", "--overwrite"),
     ]
-    for job in (fit_ethanol,):
+    for job in [fit_ethanol]:
         print(f"$ molml {shlex.join(job)}", flush=True)
         status = main(["--debug", *job] if arguments.debug else job)
         if status:
             return status
-    print(f"\nwritten to {output}:")
-    for file in sorted(output.rglob("*")):
-        if file.is_file():
+    print("\nresults, to begin with the reports:")
+    for file in sorted(output.glob("*/*"), key=lambda file: (file.suffix != ".html", file)):
+        if file.is_file() and not file.name.startswith("."):
             print(f"  {file}")
     return 0
 

@@ -30,6 +30,7 @@ def command(monkeypatch):
             action.add_argument("--valid")
             action.add_argument("--test")
             action.add_argument("--minutes", type=float)
+            action.add_argument("--overwrite", action="store_true")
             action.set_defaults(run=function)
 
         monkeypatch.setattr("molml.energy.cli.add_parser", add_parser)
@@ -233,15 +234,17 @@ def test_demo_runs_commands_that_can_be_repeated(command, tmp_path, capsys):
     def run(arguments: Namespace) -> int:
         assert all(Path(file).is_file() for file in (arguments.data, arguments.valid, arguments.test))
         Path(arguments.output).mkdir(parents=True)
-        (Path(arguments.output) / "report.html").write_text(str(arguments.minutes))
+        for name in (".lock", "model.molml", "report.html"):
+            (Path(arguments.output) / name).write_text(str(arguments.minutes))
         return 0
 
     command(run)
     assert main(["demo", "--output", str(tmp_path / "results"), "--minutes", "0.5"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("$ molml energy fit ")
-    assert output.endswith(f"  {tmp_path / 'results' / 'energy' / 'report.html'}\n")
-    assert (tmp_path / "results" / "energy" / "report.html").read_text() == "0.5"
+    folder = tmp_path / "results" / "energy"
+    assert output.splitlines()[-2:] == [f"  {folder / 'report.html'}", f"  {folder / 'model.molml'}"]
+    assert (folder / "report.html").read_text() == "0.5"
 
 
 def test_demo_stops_at_an_error(command, tmp_path, capsys):
@@ -254,6 +257,7 @@ def test_demo_stops_at_an_error(command, tmp_path, capsys):
 
 @pytest.mark.long
 def test_demo(tmp_path):
-    assert main(["demo", "--output", str(tmp_path), "--minutes", "0.2"]) == 0
+    for _ in range(2):
+        assert main(["demo", "--output", str(tmp_path), "--minutes", "0.2"]) == 0
     written = {path.name for path in (tmp_path / "energy").iterdir()}
     assert {"model.molml", "metrics.json", "metrics.jsonl", "report.html"} <= written
