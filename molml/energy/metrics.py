@@ -233,7 +233,7 @@ def _check_finite(
         if len(wrong):
             source = sources[int(structure[wrong[0, 0]])]
             raise ValueError(
-                f"the potential's {name} of {source} is not a finite number; the model file or the structure is broken"
+                f"the potential gave {name} of {source} that are not finite; the model or the structure is broken"
             )
 
 
@@ -350,11 +350,6 @@ class _Oddities:
             tuple(np.unique(joined.numbers[start:stop], return_counts=True)[0].tolist())
             for start, stop in zip(starts[:-1], starts[1:], strict=True)
         ]
-        self.force_limit = float(np.quantile(self.largest_force, 0.99))
-        self.short_limit = float(np.quantile(joined.shortest, 0.01))
-        periodic = joined.volume > 0
-        self.volume_limits = np.quantile(joined.volume[periodic], [0.01, 0.99]) if periodic.any() else np.zeros(2)
-        self.lonely_limit = float(np.quantile(joined.loneliest, 0.01))
 
     def describe(self, index: int, squared_errors: Floats) -> str:
         """Remarks about one structure, separated by semicolons.
@@ -381,19 +376,19 @@ class _Oddities:
 
     def _extremes(self, index: int) -> list[str]:
         joined = self.joined
+        shortest, force, volume = joined.shortest[index], self.largest_force[index], joined.volume[index]
         remarks = []
-        if joined.shortest[index] <= self.short_limit and np.isfinite(joined.shortest[index]):
-            remarks.append(f"among the shortest distances of the set ({joined.shortest[index]:.3g} Å)")
-        if self.largest_force[index] >= self.force_limit > 0:
-            remarks.append(f"among the largest reference forces of the set ({self.largest_force[index]:.3g} eV/Å)")
-        if joined.volume[index] > 0 and self.volume_limits[0] < self.volume_limits[1]:
-            if joined.volume[index] <= self.volume_limits[0]:
-                remarks.append(f"among the densest of the set ({joined.volume[index]:.4g} Å³/atom)")
-            elif joined.volume[index] >= self.volume_limits[1]:
-                remarks.append(f"among the least dense of the set ({joined.volume[index]:.4g} Å³/atom)")
+        if np.isfinite(shortest) and _is_rare(joined.shortest <= shortest):
+            remarks.append(f"among the shortest distances of the set ({shortest:.3g} Å)")
+        if force > 0 and _is_rare(self.largest_force >= force):
+            remarks.append(f"among the largest reference forces of the set ({force:.3g} eV/Å)")
+        if volume > 0 and _is_rare(joined.volume <= volume):
+            remarks.append(f"among the densest of the set ({volume:.4g} Å³/atom)")
+        if volume > 0 and _is_rare(joined.volume >= volume):
+            remarks.append(f"among the least dense of the set ({volume:.4g} Å³/atom)")
         if joined.loneliest[index] == 0:
             remarks.append("holds an atom without neighbours")
-        elif joined.loneliest[index] < self.lonely_limit:
+        elif _is_rare(joined.loneliest <= joined.loneliest[index]):
             remarks.append(f"holds an atom with only {joined.loneliest[index]} neighbours within the cutoff")
         composition = self.compositions[index]
         n_same = self.compositions.count(composition)
@@ -401,3 +396,8 @@ class _Oddities:
             symbols = "-".join(chemical_symbols[number] for number in composition)
             remarks.append(f"only {n_same} of {len(self.compositions)} structures consist of {symbols}")
         return remarks
+
+
+def _is_rare(others: NDArray[np.bool_]) -> bool:
+    """Whether few structures are like this one or more extreme."""
+    return float(np.mean(others)) <= max(0.02, 1 / len(others))

@@ -84,13 +84,14 @@ def plot_parity(
     axes.plot([low, high], [low, high], color=GREY, linewidth=0.8, zorder=1)
     _density_scatter(axes, x, y)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    axes.locator_params(nbins=6)
     shift = f" {'−' if offset > 0 else '+'} {abs(offset):g}" if offset else ""
     axes.set_xlabel(f"reference {title}{shift} ({unit})")
     axes.set_ylabel(f"predicted {title}{shift} ({unit})")
     metrics = evaluation.metrics
     text = (
-        f"RMSE {_number(factor * metrics[f'{quantity}_rmse'])} {error_unit}\n"
-        f"MAE {_number(factor * metrics[f'{quantity}_mae'])} {error_unit}\n"
+        f"RMSE {three_digits(factor * metrics[f'{quantity}_rmse'])} {error_unit}\n"
+        f"MAE {three_digits(factor * metrics[f'{quantity}_mae'])} {error_unit}\n"
         f"n = {len(reference):,}"
     )
     axes.text(0.04, 0.96, text, transform=axes.transAxes, va="top", fontsize=9, bbox=_box(), zorder=5)
@@ -143,7 +144,7 @@ def plot_learning_curve(
         if prefix == "valid_":
             axes.plot(epochs[best], factor * values[best], "o", color=colour, markersize=5)
             axes.annotate(
-                f"{_number(factor * values[best])}",
+                f"{three_digits(factor * values[best])}",
                 (epochs[best], factor * values[best]),
                 xytext=(0, 7),
                 textcoords="offset points",
@@ -183,7 +184,7 @@ def plot_force_error_by_element(evaluations: Mapping[str, Evaluation] | Evaluati
     symbols = list(dict.fromkeys(symbol for evaluation in sets.values() for symbol in evaluation.elements))
     if not symbols:
         raise ValueError("evaluations must hold force labels, got none; there is nothing to draw")
-    axes = _axes(ax, (max(3.6, 1.2 + 0.75 * len(symbols)), 3.4))
+    axes = _axes(ax, (max(3.6, 1.4 + len(symbols) * (0.3 + 0.42 * len(sets))), 3.4))
     colours = [TRAIN, VALID, ACCENT]
     width = 0.8 / len(sets)
     for k, (name, evaluation) in enumerate(sets.items()):
@@ -194,10 +195,10 @@ def plot_force_error_by_element(evaluations: Mapping[str, Evaluation] | Evaluati
             left = place + (k - (len(sets) - 1) / 2) * width
             label = name if place == 0 else None
             axes.bar(left, value, 0.92 * width, color=colours[k % len(colours)], label=label)
-            axes.text(left, value, _number(value), ha="center", va="bottom", fontsize=7.5, color=GREY)
+            axes.text(left, value, three_digits(value), ha="center", va="bottom", fontsize=7.5, color=GREY)
     axes.set_xticks(range(len(symbols)), symbols)
     axes.set_ylabel("force RMSE (meV/Å)")
-    axes.margins(y=0.12)
+    axes.margins(x=0.25 / len(symbols), y=0.12)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if len(sets) > 1:
@@ -369,7 +370,7 @@ def _box() -> dict[str, Any]:
     return {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
 
 
-def _number(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three significant digits, without an exponent where people expect none."""
     if value == 0:
         return "0"

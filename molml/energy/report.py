@@ -8,8 +8,9 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ase.data import chemical_symbols
 
@@ -20,11 +21,14 @@ from molml.energy.plots import (
     plot_parity,
     plot_uncertainty,
     plot_worst_structures,
+    three_digits,
 )
 from molml.io import write_atomic
+from molml.units import GPA
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from molml.energy.model import Potential
 
@@ -32,8 +36,13 @@ __all__ = ["read_history", "write_metrics", "write_report"]
 
 SETS = {"train": "training", "valid": "validation", "test": "test"}
 
-GPA = 160.21766208
-"""GPa in one eV/Å³."""
+TITLES: Mapping[Literal["energy", "forces", "stress"], str] = {
+    "energy": "Energy",
+    "forces": "Forces",
+    "stress": "Stress",
+}
+
+DPI = 170
 
 STYLE = """
 :root { color-scheme: light; }
@@ -45,15 +54,17 @@ h1 { font-size: 26px; margin: 8px 0 2px; } h2 { font-size: 18px; margin: 34px 0 
 .card { background: white; border: 1px solid #e3e6ea; border-radius: 8px; padding: 10px 16px; min-width: 130px; }
 .card b { display: block; font-size: 21px; font-weight: 600; } .card span { color: #6b7280; font-size: 13px; }
 table { border-collapse: collapse; background: white; border: 1px solid #e3e6ea; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 12px; text-align: right; border-bottom: 1px solid #eef0f2; vertical-align: top; }
+th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid #eef0f2; vertical-align: top; }
 th { font-weight: 600; color: #4b5563; background: #fafbfc; }
 th:first-child, td:first-child, td.text, th.text { text-align: left; }
-td.text { overflow-wrap: anywhere; }
+td.text { overflow-wrap: anywhere; min-width: 5.5em; }
+th { white-space: nowrap; }
 .wide { overflow-x: auto; }
 figure { margin: 0; background: white; border: 1px solid #e3e6ea; border-radius: 8px; padding: 10px; }
-figure img { width: 100%; height: auto; display: block; } figcaption { color: #6b7280; font-size: 13px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(310px, 1fr)); gap: 14px; align-items: start; }
-.half { max-width: 620px; }
+figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
+figcaption { color: #6b7280; font-size: 13px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(310px, max-content)); gap: 14px; }
+.grid { align-items: start; margin: 8px 0; }
 pre { background: #1f2933; color: #f5f6f8; padding: 12px 16px; border-radius: 8px; overflow-x: auto; }
 details { margin: 6px 0; } summary { cursor: pointer; }
 .note { background: #fff7e6; border: 1px solid #f3ddb0; border-radius: 8px; padding: 8px 14px; }
@@ -195,13 +206,14 @@ class _Figures:
 
     def html(self, name: str, draw: Callable[[], Axes], caption: str) -> str:
         data = io.BytesIO()
-        figure = draw().figure
-        figure.savefig(data, format="png", dpi=150)
+        figure = cast("Figure", draw().figure)
+        figure.savefig(data, format="png", dpi=DPI)
+        width = round(96 * figure.get_figwidth())  # CSS pixels
         write_atomic(self.folder / f"{name}.png", data.getvalue())
         encoded = base64.b64encode(data.getvalue()).decode()
         alt = html.escape(caption, quote=True)
         return (
-            f'<figure><img alt="{alt}" src="data:image/png;base64,{encoded}">'
+            f'<figure><img width="{width}" alt="{alt}" src="data:image/png;base64,{encoded}">'
             f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
 
@@ -221,11 +233,11 @@ def _head(
 ) -> str:
     last, evaluation = list(evaluations.items())[-1]
     cards = [
-        (f"{1e3 * evaluation.metrics[key]:.3g} {unit}", f"{title}, {SETS[last]}")
-        for key, unit, title in (
-            ("energy_mae", "meV/atom", "energy MAE"),
-            ("forces_mae", "meV/Å", "force MAE"),
-            ("stress_mae", "meV/Å³", "stress MAE"),
+        (f"{three_digits(factor * evaluation.metrics[key])} {unit}", f"{title}, {SETS[last]} set")
+        for key, factor, unit, title in (
+            ("energy_mae", 1e3, "meV/atom", "energy MAE"),
+            ("forces_mae", 1e3, "meV/Å", "force MAE"),
+            ("stress_mae", 1 / GPA, "GPa", "stress MAE"),
         )
         if key in evaluation.metrics
     ]
@@ -244,14 +256,14 @@ def _metrics_table(evaluations: Mapping[str, Evaluation]) -> str:
         metrics = evaluation.metrics
         cells = [SETS[name], f"{metrics['n_structures']:,}", f"{metrics['n_atoms']:,}"]
         for quantity in ("energy", "forces", "stress"):
-            factor = GPA if quantity == "stress" else 1e3
+            factor = 1 / GPA if quantity == "stress" else 1e3
             cells += [
-                f"{factor * metrics[f'{quantity}_{kind}']:.3g}" if f"{quantity}_{kind}" in metrics else "–"
+                three_digits(factor * metrics[f"{quantity}_{kind}"]) if f"{quantity}_{kind}" in metrics else "–"
                 for kind in ("rmse", "mae", "max")
             ]
         rows.append(cells)
     head = ["set", "structures", "atoms"]
-    for title in ("E {} meV/atom", "F {} meV/Å", "stress {} GPa"):
+    for title in ("E {}\nmeV/atom", "F {}\nmeV/Å", "stress {}\nGPa"):
         head += [title.format(kind) for kind in ("RMSE", "MAE", "max")]
     return _table(head, rows)
 
@@ -259,14 +271,17 @@ def _metrics_table(evaluations: Mapping[str, Evaluation]) -> str:
 def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
     """Sentences about what a careful reader would notice in the table."""
     remarks = []
-    for name, evaluation in evaluations.items():
-        metrics = evaluation.metrics
-        if metrics.get("forces_max", 0.0) > 10 * metrics.get("forces_rmse", 0.0) > 0:
-            ratio = metrics["forces_max"] / metrics["forces_rmse"]
-            remarks.append(
-                f"The largest force error of the {SETS[name]} set is {ratio:.0f} times its RMSE: look at the worst "
-                "structures below, their labels may be wrong or such surroundings too rare."
-            )
+    ratios = {
+        name: evaluation.metrics["forces_max"] / evaluation.metrics["forces_rmse"]
+        for name, evaluation in evaluations.items()
+        if evaluation.metrics.get("forces_rmse", 0.0) > 0
+    }
+    large = [f"{ratio:.0f} times the RMSE in the {SETS[name]} set" for name, ratio in ratios.items() if ratio > 10]
+    if large:
+        remarks.append(
+            f"The largest force error is {', '.join(large)}: look at the worst structures below, their labels may be "
+            "wrong or such surroundings too rare."
+        )
     held_out = next((name for name in ("test", "valid") if name in evaluations), None)
     if "train" in evaluations and held_out:
         train, other = evaluations["train"].metrics, evaluations[held_out].metrics
@@ -285,10 +300,10 @@ def _parity(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[st
         drawn = [
             figures.html(
                 f"parity_{quantity}_{name}",
-                lambda evaluation=evaluation, quantity=quantity: plot_parity(evaluation, quantity),
+                partial(plot_parity, evaluation, quantity),
                 f"{title}, {SETS[name]} set",
             )
-            for quantity, title in (("energy", "Energy"), ("forces", "Forces"), ("stress", "Stress"))
+            for quantity, title in TITLES.items()
             if f"{quantity}_rmse" in evaluation.metrics
         ]
         open_ = " open" if name == list(evaluations)[-1] else ""
@@ -302,14 +317,14 @@ def _learning_curves(figures: _Figures, history: Sequence[Mapping[str, Any]]) ->
     drawn = [
         figures.html(
             f"learning_curve_{term.removesuffix('_rmse')}",
-            lambda term=term: plot_learning_curve(history, term),
+            partial(plot_learning_curve, history, term),
             f"{title} while training",
         )
         for term, title in (("energy_rmse", "Energy error"), ("forces_rmse", "Force error"))
         if f"train_{term}" in history[0]
     ]
     if not drawn:
-        drawn = [figures.html("learning_curve", lambda: plot_learning_curve(history), "Objective while training")]
+        drawn = [figures.html("learning_curve", partial(plot_learning_curve, history), "Objective while training")]
     return ["<h2>Learning curve</h2>", f"<div class=grid>{''.join(drawn)}</div>"]
 
 
@@ -318,9 +333,9 @@ def _by_element(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> lis
         return []
     named = {SETS[name]: evaluation for name, evaluation in evaluations.items()}
     figure = figures.html(
-        "force_error_by_element", lambda: plot_force_error_by_element(named), "RMSE of the force components"
+        "force_error_by_element", partial(plot_force_error_by_element, named), "RMSE of the force components"
     )
-    return ["<h2>Force error by element</h2>", f"<div class=half>{figure}</div>"]
+    return ["<h2>Force error by element</h2>", f"<div class=grid>{figure}</div>"]
 
 
 def _by_group(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -330,7 +345,7 @@ def _by_group(evaluations: Mapping[str, Evaluation]) -> list[str]:
             group or "(none)",
             f"{errors['n_structures']:,}",
             *(
-                f"{1e3 * errors[key]:.3g}" if key in errors else "–"
+                three_digits(1e3 * errors[key]) if key in errors else "–"
                 for key in ("energy_rmse", "energy_mae", "forces_rmse", "forces_mae")
             ),
         ]
@@ -340,7 +355,8 @@ def _by_group(evaluations: Mapping[str, Evaluation]) -> list[str]:
     ]
     if not rows:
         return []
-    head = ["set", "group", "structures", "E RMSE meV/atom", "E MAE meV/atom", "F RMSE meV/Å", "F MAE meV/Å"]
+    units = ("E RMSE\nmeV/atom", "E MAE\nmeV/atom", "F RMSE\nmeV/Å", "F MAE\nmeV/Å")
+    head = ["set", "group", "structures", *units]
     return ["<h2>Errors by group</h2>", _table(head, rows, text=(1,))]
 
 
@@ -348,27 +364,30 @@ def _uncertainty(figures: _Figures, name: str, evaluation: Evaluation) -> list[s
     drawn = [
         figures.html(
             f"uncertainty_{quantity}",
-            lambda quantity=quantity: plot_uncertainty(evaluation, quantity),
+            partial(plot_uncertainty, evaluation, quantity),
             f"{title}: error against the committee's standard deviation, {SETS[name]} set",
         )
-        for quantity, title in (("energy", "Energy"), ("forces", "Forces"))
-        if getattr(evaluation, f"{quantity}_std") is not None and f"{quantity}_rmse" in evaluation.metrics
+        for quantity, title in TITLES.items()
+        if quantity != "stress"
+        and getattr(evaluation, f"{quantity}_std") is not None
+        and f"{quantity}_rmse" in evaluation.metrics
     ]
     return ["<h2>Uncertainty</h2>", f"<div class=grid>{''.join(drawn)}</div>"] if drawn else []
 
 
 def _worst(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
     parts = ["<h2>Worst structures</h2>"]
-    head = ["structure", "formula", "E error meV/atom", "F RMSE meV/Å", "largest F error", "at atom", "remarks"]
-    for name, evaluation in reversed(evaluations.items()):
+    units = ("E error\nmeV/atom", "F RMSE\nmeV/Å", "F max\nmeV/Å")
+    head = ["structure", "formula", *units, "at atom", "remarks"]
+    for name, evaluation in list(evaluations.items())[::-1]:
         if not evaluation.worst:
             continue
         rows = [
             [
                 row["source"] + (f" ({row['group']})" if row["group"] else ""),
                 row["formula"],
-                *("–" if row[key] is None else f"{1e3 * row[key]:.3g}" for key in ("energy_error", "forces_rmse")),
-                "–" if row["forces_max"] is None else f"{1e3 * row['forces_max']:.3g}",
+                *("–" if row[key] is None else three_digits(1e3 * row[key]) for key in ("energy_error", "forces_rmse")),
+                "–" if row["forces_max"] is None else three_digits(1e3 * row["forces_max"]),
                 "–" if row["atom"] is None else str(row["atom"]),
                 row["odd"],
             ]
@@ -376,13 +395,13 @@ def _worst(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str
         ]
         figure = figures.html(
             f"worst_{name}",
-            lambda evaluation=evaluation: plot_worst_structures(evaluation),
+            partial(plot_worst_structures, evaluation),
             f"Worst structures of the {SETS[name]} set",
         )
         open_ = " open" if len(parts) == 1 else ""
         parts.append(
             f"<details{open_}><summary>{SETS[name]}</summary>{_table(head, rows, text=(0, 1, 6))}"
-            f"<div class=half>{figure}</div></details>"
+            f"<div class=grid>{figure}</div></details>"
         )
     return parts if len(parts) > 1 else []
 
@@ -398,7 +417,7 @@ def _model(potential: Potential) -> str:
     ranges = potential.feature_ranges
     for symbol, listed in names.items():
         table = _table(
-            ["function", "smallest in training", "largest in training"],
+            ["function", "smallest", "largest"],
             [
                 [name, f"{low:.6g}", f"{high:.6g}"]
                 for name, (low, high) in zip(listed, ranges[symbol].tolist(), strict=True)
@@ -430,7 +449,7 @@ def _usage(model_file: str | os.PathLike[str]) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
     def cells(tag: str, row: Sequence[str]) -> str:
         return "".join(
-            f"<{tag}{' class=text' if column in text else ''}>{html.escape(cell)}</{tag}>"
+            f"<{tag}{' class=text' if column in text else ''}>{html.escape(cell).replace(chr(10), '<br>')}</{tag}>"
             for column, cell in enumerate(row)
         )
 

@@ -97,7 +97,7 @@ class LennardJones:
         return sorted(found, key=lambda item: -item.excess)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lennard_jones() -> type[LennardJones]:
     """The class, so that a test chooses its parameters."""
     return LennardJones

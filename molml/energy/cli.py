@@ -1,0 +1,385 @@
+"""The command `molml energy`: fit a potential, evaluate it, look at it, run it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    import ase
+
+    from molml.energy.data import StructureDataset
+    from molml.energy.metrics import Evaluation
+
+VALID_FRACTION = 0.1
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `energy` to the commands of molml; the chosen action is left in ``arguments.run``.
+
+    Parameters
+    ----------
+    subparsers : action of argparse.ArgumentParser.add_subparsers
+    """
+    parser = subparsers.add_parser("energy", help="interatomic potentials", description=__doc__)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    _add_fit(actions)
+    _add_evaluate(actions)
+    action = actions.add_parser("info", help="what a potential is made of", description="What a potential is made of.")
+    action.add_argument("model", metavar="MODEL", help="model file")
+    action.add_argument("--functions", action="store_true", help="list every function with its range in training")
+    action.set_defaults(run=run_info)
+    _add_md(actions)
+
+
+def _add_fit(actions: Any) -> None:
+    action = actions.add_parser(
+        "fit",
+        help="make a potential from structures",
+        description="Make a potential from structures with energies, forces and, if there, stress.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    action.add_argument("data", metavar="DATA", help="training structures: .xyz, .extxyz (.xz, .gz), .db, .traj, .npz")
+    action.add_argument("--output", metavar="DIR", required=True, help="folder for model, metrics and report")
+    action.add_argument(
+        "--valid", metavar="FILE", help="validation structures; without it a tenth of DATA is kept aside"
+    )
+    action.add_argument("--test", metavar="FILE", help="structures for a last look; they never influence the fit")
+    action.add_argument("--model", choices=("network", "linear"), default="network", help="kind of potential")
+    action.add_argument("--members", metavar="N", type=int, default=1, help="size of the committee; 1 for none")
+    action.add_argument("--minutes", metavar="M", type=float, help="stop training after this time")
+    action.add_argument("--epochs", metavar="N", type=int, help="stop training after so many passes over the data")
+    action.add_argument("--cutoff", metavar="Å", type=float, help="radius of an atom's surroundings")
+    action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random")
+    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
+    action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
+    action.add_argument(
+        "--overwrite", action="store_true", help="begin anew; the run in DIR is moved to DIR/previous-1"
+    )
+    _add_keys(action)
+    action.set_defaults(run=run_fit)
+
+
+def _add_evaluate(actions: Any) -> None:
+    action = actions.add_parser(
+        "evaluate",
+        help="errors of a potential on structures",
+        description="Compare a potential with the labels of structures.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    action.add_argument("model", metavar="MODEL", help="model file")
+    action.add_argument("data", metavar="DATA", help="structures with labels")
+    action.add_argument("--output", metavar="DIR", help="folder for metrics.json and report.html")
+    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
+    _add_keys(action)
+    action.set_defaults(run=run_evaluate)
+
+
+def _add_keys(action: argparse.ArgumentParser) -> None:
+    group = action.add_argument_group("labels", "what a file calls them; `none` leaves one out")
+    for name in ("energy", "forces", "stress"):
+        group.add_argument(f"--{name}-key", metavar="KEY", default=name, help=f"name of the {name}")
+    group.add_argument("--virial-key", metavar="KEY", default="none", help="name of a virial to take as stress")
+    group.add_argument("--weight-key", metavar="KEY", default="weight", help="name of the structures' weights")
+    group.add_argument(
+        "--energy-unit", choices=("eV", "hartree", "kcal/mol", "kJ/mol"), help="of the file; eV if it does not say"
+    )
+    group.add_argument("--length-unit", choices=("Å", "bohr", "nm"), help="of the file; Å if it does not say")
+
+
+def _add_md(actions: Any) -> None:
+    action = actions.add_parser(
+        "md",
+        help="molecular dynamics",
+        description="Molecular dynamics with a potential.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    action.add_argument("model", metavar="MODEL", help="model file")
+    action.add_argument("structure", metavar="STRUCTURE", help="any structure file that ASE reads")
+    action.add_argument("--index", metavar="N", type=int, default=0, help="which frame of STRUCTURE; -1 is the last")
+    action.add_argument("--temperature", metavar="K", type=float, default=300.0, help="of the start and of nvt")
+    action.add_argument("--steps", metavar="N", type=int, default=1000, help="number of time steps")
+    action.add_argument("--timestep", metavar="FS", type=float, default=0.5, help="in fs")
+    action.add_argument("--ensemble", choices=("nve", "nvt"), default="nvt", help="without or with a thermostat")
+    action.add_argument("--interval", metavar="N", type=int, default=10, help="steps between two frames")
+    action.add_argument("--output", metavar="FILE", default="traj.xyz", help="extended XYZ file for the frames")
+    action.add_argument("--seed", metavar="S", type=int, default=0, help="of velocities and thermostat")
+    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
+    action.add_argument(
+        "--on-extrapolation",
+        choices=("warn", "raise", "ignore"),
+        default="warn",
+        help="when surroundings leave the range of the training data",
+    )
+    action.set_defaults(run=run_md)
+
+
+def run_fit(arguments: argparse.Namespace) -> int:
+    """Fit a potential and write model, metrics and report."""
+    import shlex
+
+    from molml.energy.fitting import fit
+    from molml.energy.metrics import evaluate
+    from molml.energy.report import read_history, write_report
+    from molml.training.directory import run_directory
+
+    _check_fit(arguments)
+    _set_threads(arguments.threads)
+    data = {"train": arguments.data, "valid": arguments.valid, "test": arguments.test}
+    sets = {name: _read(path, arguments) for name, path in data.items() if path}
+    sources = {name: f"{path} ({len(sets[name])} structures)" for name, path in data.items() if path}
+    if "valid" not in sets and len(sets["train"]) >= 10:
+        sets["train"], sets["valid"] = sets["train"].split(VALID_FRACTION, arguments.seed)
+        sets = {name: sets[name] for name in data if name in sets}
+        sources["valid"] = f"{len(sets['valid'])} of them, kept aside"
+    settings = {
+        "model": arguments.model,
+        "members": arguments.members,
+        "minutes": arguments.minutes,
+        "epochs": arguments.epochs,
+        "seed": arguments.seed,
+    }
+    if int(os.environ.get("RANK", "0")) > 0:
+        # one of torchrun's other processes: it works along, but the first one speaks and writes
+        fit(sets["train"], sets.get("valid"), **settings, directory=arguments.output, resume=arguments.resume)
+        return 0
+    with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite) as folder:
+        for name, dataset in sets.items():
+            print(f"{name:<6} {dataset!r}", flush=True)
+        potential = fit(sets["train"], sets.get("valid"), **settings, directory=folder, resume=arguments.resume)
+        # at once: whatever happens in the evaluation, the fit is not lost
+        potential.save(folder / "model.molml")
+        evaluations = {name: evaluate(potential, dataset) for name, dataset in sets.items()}
+        potential.metadata["metrics"] = {name: evaluation.metrics for name, evaluation in evaluations.items()}
+        potential.save(folder / "model.molml")
+        history_file = folder / "metrics.jsonl"
+        history = read_history(history_file) if history_file.exists() else []
+        model = Path(arguments.output) / "model.molml"
+        write_report(folder, potential, evaluations, history=history, sources=sources, model_file=model)
+        print()
+        _print_errors(evaluations)
+        print(f"\nwritten to {folder}: model.molml, metrics.json, report.html (open it in a browser)")
+        print(f"next: molml energy md {shlex.quote(str(model))} STRUCTURE --temperature 300")
+    return 0
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Print the errors of a potential on structures; with --output write metrics.json and report.html."""
+    from molml.energy.metrics import evaluate
+    from molml.energy.report import write_report
+    from molml.training.directory import run_directory
+
+    _set_threads(arguments.threads)
+    potential = _load(arguments.model)
+    dataset = _read(arguments.data, arguments)
+    evaluation = evaluate(potential, dataset)
+    _print_errors({"test": evaluation}, {"test": Path(arguments.data).name})
+    print("\nworst structures")
+    for row in evaluation.worst[:3]:
+        print(f"  {_describe_worst(row)}")
+    if arguments.output:
+        with run_directory(arguments.output) as folder:
+            write_report(
+                folder,
+                potential,
+                {"test": evaluation},
+                sources={"test": f"{arguments.data} ({len(dataset)} structures)"},
+                model_file=arguments.model,
+            )
+        print(f"\nwritten to {arguments.output}: metrics.json, report.html")
+    return 0
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """Print what a potential is made of."""
+    potential = _load(arguments.model)
+    symbols = list(potential.feature_ranges)
+    print(f"{potential!r}\n")
+    rows = {
+        "elements": ", ".join(symbols),
+        "cutoff": f"{potential.cutoff:g} Å",
+        "functions": ", ".join(f"{symbol} {len(potential.features.names(symbol))}" for symbol in symbols),
+    }
+    metadata = dict(potential.metadata)
+    metrics = metadata.pop("metrics", {})
+    rows |= {name: _text(value) for name, value in metadata.items()}
+    for name, value in rows.items():
+        print(f"{name:<14} {value}")
+    if metrics:
+        print()
+        _print_metrics(metrics, {})
+    if arguments.functions:
+        for symbol in symbols:
+            names = potential.features.names(symbol)
+            width = max(map(len, names), default=0)
+            print(f"\nfunctions of {symbol}, smallest and largest in training")
+            for name, (low, high) in zip(names, potential.feature_ranges[symbol].tolist(), strict=True):
+                print(f"  {name:<{width}}  {low:12.6g} {high:12.6g}")
+    return 0
+
+
+def run_md(arguments: argparse.Namespace) -> int:
+    """Run molecular dynamics and print how it goes."""
+    from molml.energy.dynamics import run_dynamics
+
+    _set_threads(arguments.threads)
+    potential = _load(arguments.model)
+    atoms = _read_structure(arguments.structure, arguments.index)
+    atoms.calc = potential.calculator(on_extrapolation=arguments.on_extrapolation)
+    n_records = arguments.steps // arguments.interval + 1 if arguments.interval > 0 else 1
+    every = max(1, n_records // 20)
+    count = 0
+
+    def report(time: float, temperature: float, potential_energy: float, total_energy: float) -> None:
+        nonlocal count
+        if count == 0:
+            print(f"{'time/fs':>10} {'T/K':>8} {'E_pot/eV':>14} {'E_tot/eV':>14}")
+        if count % every == 0 or count == n_records - 1:
+            print(f"{time:10.1f} {temperature:8.1f} {potential_energy:14.4f} {total_energy:14.4f}", flush=True)
+        count += 1
+
+    result = run_dynamics(
+        atoms,
+        temperature=arguments.temperature,
+        steps=arguments.steps,
+        timestep=arguments.timestep,
+        ensemble=arguments.ensemble,
+        output=arguments.output,
+        interval=arguments.interval,
+        seed=arguments.seed,
+        report=report,
+    )
+    print()
+    if arguments.ensemble == "nve":
+        print(f"drift of the total energy: {result.drift:.3g} meV/atom/ps")
+    extrapolations = atoms.calc.extrapolations
+    if extrapolations:
+        (symbol, function), most = max(extrapolations.items(), key=lambda item: item[1])
+        print(
+            f"outside the training range: {sum(extrapolations.values())} times in {atoms.calc.n_calculations} steps, "
+            f"most often {function} of {symbol} ({most} times); add frames of the trajectory to the training data"
+        )
+    elif arguments.on_extrapolation != "ignore":
+        print("no atom left the range of the training data")
+    print(f"written to {arguments.output}: {len(result.time)} frames (ase gui {arguments.output} shows them)")
+    return 0
+
+
+def _check_fit(arguments: argparse.Namespace) -> None:
+    """What can be refused before any file is read."""
+    for name in ("members", "epochs", "threads"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    if arguments.minutes is not None and not arguments.minutes > 0:
+        raise ValueError(f"--minutes must be positive, got {arguments.minutes:g}")
+    if arguments.cutoff is not None and not arguments.cutoff > 0:
+        raise ValueError(f"--cutoff must be a positive length in Å, got {arguments.cutoff:g}; 5 to 6 suits most")
+    if arguments.seed < 0:
+        raise ValueError(f"--seed must be zero or positive, got {arguments.seed}")
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"--threads must be at least 1, got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _read(path: str, arguments: argparse.Namespace) -> StructureDataset:
+    from molml.energy.data import StructureDataset
+
+    names = ("energy_key", "forces_key", "stress_key", "virial_key", "weight_key")
+    keys = {name: None if getattr(arguments, name) == "none" else getattr(arguments, name) for name in names}
+    return StructureDataset(
+        path,
+        **keys,
+        energy_unit=arguments.energy_unit,
+        length_unit=arguments.length_unit,
+        cutoff=getattr(arguments, "cutoff", None),
+    )
+
+
+def _load(path: str) -> Any:
+    """The potential in a file, refusing other kinds of models."""
+    import molml
+    from molml.energy import BehlerParrinello, Committee, LinearPotential
+
+    model = molml.load(path)
+    if not isinstance(model, LinearPotential | BehlerParrinello | Committee):
+        raise ValueError(f"{path} must hold a potential, got a {type(model).__name__}; see molml info {path}")
+    return model
+
+
+def _read_structure(path: str, index: int) -> ase.Atoms:
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError
+
+    file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"structure file {path} does not exist; check the name")
+    if any(path.endswith(suffix) for suffix in (".xyz", ".extxyz", ".xz", ".gz", ".bz2", ".db", ".traj", ".npz")):
+        from molml.energy.data import read_structures
+
+        frames = read_structures(path, energy_key=None, forces_key=None, stress_key=None)
+        if not -len(frames) <= index < len(frames):
+            raise ValueError(f"--index must be a frame of {path}, which has {len(frames)}, got {index}")
+        return frames[index]
+    try:
+        return cast("ase.Atoms", ase.io.read(file, index=index))
+    except (UnknownFileTypeError, KeyError, IndexError, ValueError, AssertionError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a structure by ASE ({type(error).__name__}: {error}); "
+            "extended XYZ is the safest format"
+        ) from error
+
+
+def _print_errors(evaluations: Mapping[str, Evaluation], titles: Mapping[str, str] | None = None) -> None:
+    _print_metrics({name: evaluation.metrics for name, evaluation in evaluations.items()}, titles or {})
+
+
+def _print_metrics(metrics: Mapping[str, Mapping[str, float]], titles: Mapping[str, str]) -> None:
+    from molml.energy.plots import three_digits
+    from molml.units import GPA
+
+    quantities = [
+        (name, label, factor)
+        for name, label, factor in (
+            ("energy", "energy meV/atom", 1e3),
+            ("forces", "forces meV/Å", 1e3),
+            ("stress", "stress GPa", 1 / GPA),
+        )
+        if any(f"{name}_rmse" in of_set for of_set in metrics.values())
+    ]
+    width = max([10, *(len(titles.get(name, name)) for name in metrics)])
+    print(f"{'RMSE / MAE':<{width}} {'structures':>10}" + "".join(f" {label:>17}" for _, label, _ in quantities))
+    for name, of_set in metrics.items():
+        line = f"{titles.get(name, name):<{width}} {of_set['n_structures']:>10}"
+        for quantity, _, factor in quantities:
+            both = [of_set.get(f"{quantity}_{kind}") for kind in ("rmse", "mae")]
+            text = " / ".join("-" if value is None else three_digits(factor * value) for value in both)
+            line += f" {text:>17}"
+        print(line)
+
+
+def _describe_worst(row: Mapping[str, Any]) -> str:
+    parts = [f"{row['source']} {row['formula']}:"]
+    if row["energy_error"] is not None:
+        parts.append(f"energy {1e3 * row['energy_error']:+.3g} meV/atom,")
+    if row["forces_rmse"] is not None:
+        parts.append(f"forces RMSE {1e3 * row['forces_rmse']:.3g} meV/Å (largest at atom {row['atom']})")
+    return " ".join(parts).rstrip(",") + (f"; {row['odd']}" if row["odd"] else "")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
