@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,6 +88,29 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         # 1 == True in Python, but not as a setting
         if (name in left) != (name in right) or repr(left[name]) != repr(right[name])
     ]
+
+
+def describe(value: Any) -> Any:
+    """JSON-able image of settings, to compare them by; of an object, its class."""
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(item) for item in value]
+    if isinstance(value, Tensor):
+        return describe(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
+
+
+def environment(n_processes: int) -> dict[str, Any]:
+    """What decides about the last bits of a result beside the settings."""
+    return {
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "threads": torch.get_num_threads(),
+        "processes": n_processes,
+    }
 
 
 def _leaves(tree: Any, name: str) -> dict[str, Any]:

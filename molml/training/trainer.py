@@ -17,16 +17,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from molml.io import write_atomic
-from molml.training.checkpoint import differences, load_checkpoint, save_checkpoint
+from molml.training.checkpoint import describe, differences, environment, load_checkpoint, save_checkpoint
 from molml.training.data import Dataset
 from molml.training.distributed import Processes, processes
+from molml.training.evaluation import Evaluator, Loss
 from molml.training.interruption import Interruption, TrainingInterrupted
 from molml.training.loss import Term, add, means, objective
 
 CHECKPOINT = "checkpoint.molml"
 METRICS = "metrics.jsonl"
-
-Loss = Callable[[Any, Any], Mapping[str, Term]]
 
 
 class TrainingDivergedError(ArithmeticError):
@@ -226,16 +225,15 @@ class Trainer:
             "minutes": minutes,
             "seed": seed,
             "optimizer": type(optimizer).__name__,
-            "parameters": {str(i): _describe(g) for i, g in enumerate(optimizer.state_dict()["param_groups"])},
-            "scheduler": scheduler and {"class": type(scheduler).__name__, **_describe(scheduler.state_dict())},
+            "parameters": {str(i): describe(g) for i, g in enumerate(optimizer.state_dict()["param_groups"])},
+            "scheduler": scheduler and {"class": type(scheduler).__name__, **describe(scheduler.state_dict())},
             "schedules": [name for name in ("lr_schedule", "weight_schedule") if getattr(self, name)],
             "model": {k: f"{v.dtype} {tuple(v.shape)}" for k, v in model.state_dict().items() if isinstance(v, Tensor)},
-            "config": _describe(dict(config or {})),
+            "config": describe(dict(config or {})),
             "data_hash": data_hash,
         }
         self._cuda = sorted({p.device.index for p in self._parameters if p.device.type == "cuda"})
-        self._processes = Processes(0, 1)
-        self._names: list[str] | None = None
+        self._evaluator = Evaluator(model, loss, self._parameters[0].device)
         self._good: dict[str, Any] = {}
         self._saved_at = self._save_cost = 0.0
 
@@ -270,7 +268,7 @@ class Trainer:
             raise ValueError("train and valid must not be empty; leave valid out if there is none")
         if resume and self.directory is None:
             raise ValueError("resume needs the directory of the run; give it to the Trainer")
-        self._processes = processes()
+        self._evaluator.processes = processes()
         self._settings |= {"n_train": len(train), "n_valid": 0 if valid is None else len(valid)}
         run = self._begin(resume)
         started = time.monotonic() - run.seconds
@@ -313,7 +311,7 @@ class Trainer:
         """
         if len(dataset) == 0:
             raise ValueError("dataset must not be empty, got no items")
-        self._processes = processes()
+        self._evaluator.processes = processes()
         return self._evaluate(dataset, epoch=0)
 
     def _begin(self, resume: bool) -> _Run:
@@ -365,7 +363,7 @@ class Trainer:
 
     def _step(self, run: _Run, train: Dataset, indices: np.ndarray, seed: int, n_batches: int) -> None:
         """One optimiser step on the items `indices`."""
-        batch = self._batch(train, indices)
+        batch = self._evaluator.share(train, indices)
         fraction = self._fraction(run, n_batches)
         weights = self.weight_schedule(fraction) if self.weight_schedule else None
         if self.lr_schedule:
@@ -377,16 +375,16 @@ class Trainer:
             self.optimizer.zero_grad()
             # at every call: a line search must see one function, dropout included
             self._seed(seed + self._processes.rank)
-            terms = self._terms(batch)
-            sums = self._sum(terms)
-            if terms:
-                # summed over processes, these are the objective of the whole batch: the counts are
-                part = objective(_with_counts(terms, sums), weights)
+            mine = self._evaluator.terms(batch)
+            sums = self._evaluator.sum(mine)
+            if mine:
+                # this process's summand of the objective of the whole batch: totals of its share, counts of all
+                part = objective({k: sums[k]._replace(total=term.total) for k, term in mine.items()}, weights)
                 if not part.requires_grad:
                     raise ValueError("the loss must depend on a parameter of the model, got a constant")
                 part.backward()
             self._processes.sum_gradients(self._parameters)
-            value = part.detach() if sums is terms else objective(sums, weights)
+            value = part.detach() if sums is mine else objective(sums, weights)
             gradients = [p.grad for p in self._parameters if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
             # one number, so that a GPU is waited for once
@@ -460,25 +458,17 @@ class Trainer:
     def _evaluate(self, dataset: Dataset, epoch: int) -> dict[str, float]:
         was_training = self.model.training
         self.model.eval()
-        rows = []
         with torch.random.fork_rng(self._cuda), torch.enable_grad():
             # the same noise at every epoch makes them comparable
             self._seed(self.seed + self._processes.rank)
-            for first in range(0, len(dataset), self.batch_size):
-                last = min(first + self.batch_size, len(dataset))
-                rows.append(self._row(self._terms(self._batch(dataset, np.arange(first, last)))))
+            batches = self._evaluator.batches(dataset, self.batch_size)
         self.model.train(was_training)
-        # (n_batches, totals counts weights, n_terms): a row per batch, to name one that is not finite
-        table = self._processes.sum(torch.stack(rows))
-        return self._summary(table, epoch, len(dataset))
-
-    def _summary(self, table: Tensor, epoch: int, n: int) -> dict[str, float]:
-        names = self._names or []
-        weights = dict(zip(names, table[0, 2].tolist(), strict=True)) | dict(self._final_weights or {})
-        decisive = [weights[name] != 0 for name in names]
-        broken = (~torch.isfinite(table[:, 0, decisive])).any(dim=1).nonzero().flatten().tolist()
+        weights = {name: term.weight for name, term in batches[0].items()} | dict(self._final_weights or {})
+        decisive = [name for name, weight in weights.items() if weight != 0]
+        totals = torch.stack([torch.stack([terms[name].total for name in decisive]) for terms in batches])
+        broken = (~torch.isfinite(totals)).any(dim=1).nonzero().flatten().tolist()
         if broken:
-            indices = range(n)[broken[0] * self.batch_size : (broken[0] + 1) * self.batch_size]
+            indices = range(len(dataset))[broken[0] * self.batch_size : (broken[0] + 1) * self.batch_size]
             raise TrainingDivergedError(
                 f"{self.description} diverged: after epoch {epoch} the objective of the data under evaluation is not "
                 f"finite in batch {broken[0] + 1}, which holds their items {_listed(indices)}. Look for damaged data "
@@ -487,48 +477,10 @@ class Trainer:
                 broken[0] + 1,
                 indices,
             )
-        totals, counts = table[:, 0].sum(dim=0), table[:, 1].sum(dim=0)
-        sums = {name: Term(totals[i], counts[i], weights[name]) for i, name in enumerate(names)}
-        return {"objective": float(objective(sums))} | means(sums)
-
-    def _batch(self, dataset: Dataset, indices: np.ndarray) -> Any:
-        """This process's share of a batch; None if the batch is too small for all: it then only takes part in sums."""
-        share = indices[self._processes.rank :: self._processes.size]
-        return dataset.collate([dataset[int(i)] for i in share]) if len(share) else None
-
-    def _terms(self, batch: Any) -> Mapping[str, Term]:
-        """Terms of a batch, none of an absent one; names are agreed on by all processes at the first."""
-        terms = {} if batch is None else self.loss(self.model, batch)
-        if self._names is None:
-            self._names = self._processes.broadcast(_checked_names(terms))
-        if batch is not None and list(terms) != self._names:
-            raise ValueError(
-                f"the loss must give the same terms for every batch, got {', '.join(terms)} after "
-                f"{', '.join(self._names)}; give a total of 0 and a count of 0 where there is nothing to count"
-            )
-        return terms
-
-    def _sum(self, terms: Mapping[str, Term]) -> Mapping[str, Term]:
-        """Terms summed over processes; the very same object if there is one."""
-        if self._processes.size == 1:
-            return terms
-        totals, counts, weights = self._processes.sum(self._row(terms))
-        return {k: Term(totals[i], counts[i], float(weights[i])) for i, k in enumerate(self._names or [])}
-
-    def _row(self, terms: Mapping[str, Term]) -> Tensor:
-        """(3, n_terms) totals, counts and weights as numbers; weights only of process 0, which always has work."""
-        names = self._names or []
-        device = self._parameters[0].device
-        zero = Term(torch.zeros(()), 0, 0.0)
-        table = [terms.get(name, zero) for name in names]
-        main = self._processes.rank == 0
-        rows: list[list[Any]] = [
-            [term.total.detach() for term in table],
-            [term.count for term in table],
-            [term.weight if main else 0.0 for term in table],
-        ]
-        numbers = [torch.as_tensor(number, dtype=torch.float64, device=device) for row in rows for number in row]
-        return torch.stack(numbers).view(3, len(names))
+        sums: dict[str, Term] = {}
+        for terms in batches:
+            add(sums, terms)
+        return {"objective": float(objective(sums, weights))} | means(sums)
 
     def _seed(self, seed: int) -> None:
         # not torch.manual_seed: it also visits devices that are not used, which takes longer than a small step
@@ -545,6 +497,10 @@ class Trainer:
 
     def _out_of_time(self, run: _Run) -> bool:
         return self.minutes is not None and run.seconds >= 60 * self.minutes
+
+    @property
+    def _processes(self) -> Processes:
+        return self._evaluator.processes
 
     @property
     def _final_weights(self) -> Mapping[str, float] | None:
@@ -594,14 +550,14 @@ class Trainer:
             "stopped_by": run.history.stopped_by,
             "best_objective": run.best_objective,
             "best_weights": run.best_weights,
-            "environment": _environment(self._processes),
+            "environment": environment(self._processes.size),
         }
         save_checkpoint(self.directory / CHECKPOINT, self._settings, state)
         self._saved_at = time.monotonic()
         self._save_cost = self._saved_at - begun
 
     def _restore(self, state: dict[str, Any]) -> _Run:
-        now = _environment(self._processes)
+        now = environment(self._processes.size)
         if state["environment"] != now:
             changes = "; ".join(differences(state["environment"], now))
             warnings.warn(f"the resumed run will equal the uninterrupted one to rounding only: {changes}", stacklevel=4)
@@ -633,46 +589,8 @@ def _n_batches(dataset: Dataset, batch_size: int) -> int:
     return -(-len(dataset) // batch_size)
 
 
-def _with_counts(terms: Mapping[str, Term], sums: Mapping[str, Term]) -> Mapping[str, Term]:
-    if sums is terms:
-        return terms
-    return {name: Term(term.total, sums[name].count, sums[name].weight) for name, term in terms.items()}
-
-
-def _checked_names(terms: object) -> list[str]:
-    if not isinstance(terms, Mapping) or not all(isinstance(term, Term) for term in terms.values()):
-        raise TypeError(f"the loss must give a dict of name to Term, got {terms!r}")
-    for name, term in terms.items():
-        if not isinstance(term.total, Tensor) or term.total.ndim:
-            raise TypeError(f"the total of term {name!r} must be a Tensor of shape (), got {term.total!r}; sum it")
-    return list(terms)
-
-
 def _copy(state: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
-
-
-def _describe(value: Any) -> Any:
-    """JSON-able image of settings, to compare them by."""
-    if isinstance(value, Mapping):
-        return {str(key): _describe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_describe(item) for item in value]
-    if isinstance(value, Tensor):
-        return _describe(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else type(value).__name__
-
-
-def _environment(group: Processes) -> dict[str, Any]:
-    """All beside the settings that decides about the last bits."""
-    return {
-        "torch": str(torch.__version__),
-        "numpy": np.__version__,
-        "threads": torch.get_num_threads(),
-        "processes": group.size,
-    }
 
 
 def _listed(indices: Sequence[int] | np.ndarray, most: int = 20) -> str:

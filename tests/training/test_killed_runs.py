@@ -19,9 +19,9 @@ def run(mode, folder):
 
 def test_runs_killed_at_random_times_end_with_the_same_bits(tmp_path):
     result = run("kills", tmp_path)
-    # the last process of every run ends by itself, whether or not the kills before came too late
+    # four are killed, and the fifth of every run ends by itself; on a busy machine some are faster than their kill
     assert set(result["statuses"]) <= {0, -9}
-    assert result["statuses"].count(-9) >= 12
+    assert result["statuses"].count(-9) >= 18
     assert set(result["digests"]) == {result["expected"]}
 
 

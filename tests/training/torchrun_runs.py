@@ -88,6 +88,7 @@ def adamw(folder, rank, loss=loss, resume=False):
         directory=folder,
         checkpoint_seconds=0.0,
         progress=True,
+        description=f"process {rank}",
     )
     history = trainer.fit(data(33, 0), data(1, 1), resume=resume)
     return result(model, history) | {"evaluation": trainer.evaluate(data(10, 2))}
