@@ -309,7 +309,7 @@ def _read(path: str, arguments: argparse.Namespace) -> StructureDataset:
 def _load(path: str) -> Any:
     """The potential in a file, refusing other kinds of models."""
     import molml
-    from molml.energy import BehlerParrinello, Committee, LinearPotential
+    from molml.energy.model import BehlerParrinello, Committee, LinearPotential
 
     model = molml.load(path)
     if not isinstance(model, LinearPotential | BehlerParrinello | Committee):
