@@ -299,7 +299,10 @@ def test_a_potential_without_forces_is_refused(lennard_jones):
 def test_extrapolation_is_warned_about_once_and_counted(lennard_jones):
     atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 2.8]])
     calculator = atoms.calc = Calculator(lennard_jones(closest=3.0, furthest=5.0))
-    with pytest.warns(ExtrapolationWarning, match=r"atom 0 \(Ar\), function nearest = 2.8, 10 % .*\[3, 5\].*add such"):
+    with pytest.warns(
+        ExtrapolationWarning,
+        match=r"atom 0 \(Ar\), function nearest = 2.8 lies .*\[3, 5\] by 10 % its width; and 1 more.*add such",
+    ):
         atoms.get_forces()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -308,6 +311,13 @@ def test_extrapolation_is_warned_about_once_and_counted(lennard_jones):
         atoms.positions[1, 2] = 3.5
         atoms.get_forces()
     assert calculator.extrapolations == {("Ar", "nearest"): 4, ("Ar", "nearest²"): 4}
+
+
+def test_far_excursions_are_counted_in_widths(lennard_jones):
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 4.0]])
+    atoms.calc = Calculator(lennard_jones(closest=3.0, furthest=3.2))
+    with pytest.warns(ExtrapolationWarning, match="by 4 times its width"):
+        atoms.get_forces()
 
 
 def test_every_element_is_warned_about(lennard_jones):
@@ -324,7 +334,7 @@ def test_every_element_is_warned_about(lennard_jones):
 def test_extrapolation_raises_when_asked_to(lennard_jones):
     atoms = Atoms("Ar3", [[0, 0, 0], [0, 0, 2.9], [0, 2.7, 2.9]])
     atoms.calc = Calculator(lennard_jones(), on_extrapolation="raise")
-    with pytest.raises(ExtrapolationError, match=r"atom 1 \(Ar\).*and 5 more") as caught:
+    with pytest.raises(ExtrapolationError, match=r"atom 1 \(Ar\).*by 15 % its.*and 5 more") as caught:
         atoms.get_forces()
     assert caught.value.extrapolations[0].value == pytest.approx(2.7)
     assert len(caught.value.extrapolations) == 6
