@@ -156,12 +156,15 @@ def test_labels_are_those_of_the_engine(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "temperature"), [("ethanol", 300), ("dry_ice", 100)])
-def test_recipe_repeats_its_first_run(name, temperature):
+@pytest.mark.parametrize(
+    ("name", "part", "temperature", "number"), [("ethanol", "train", 300, 0), ("dry_ice", "test", 100, 0)]
+)
+def test_recipe_repeats_a_run(name, part, temperature, number):
     pytest.importorskip("tblite", reason="tblite is not installed")
-    again = recipe(name).run(temperature, 0, card(name)["seed"])
-    frames = read_frames(embedded_folder() / name / "train.xyz.xz")[: len(again)]
-    assert values_hash(again) == values_hash(frames)
+    again = recipe(name).run(temperature, number, card(name)["seed"])
+    frames = read_frames(embedded_folder() / name / f"{part}.xyz.xz")
+    run = [frame for frame in frames if frame.info["group"] == f"{temperature}K-{number}"]
+    assert values_hash(again) == values_hash(run)
 
 
 @pytest.mark.parametrize("strain", [np.diag([1.0, 0.0, 0.0]), np.array([[0, 0.5, 0], [0.5, 0, 0], [0, 0, 0]])])
@@ -175,5 +178,5 @@ def test_stress_is_the_derivative_of_the_energy(strain):
         copy.set_cell(frame.cell.array @ (np.eye(3) + sign * step * strain), scale_atoms=True)
         energies.append(calculate(copy)["energy"])
     numerical = (energies[0] - energies[1]) / (2 * step) / frame.get_volume()
-    # third derivatives at this step leave about 1e-6 eV/Å³ of stresses of 1e-2
-    assert numerical == pytest.approx(np.sum(frame.get_stress(voigt=False) * strain), abs=5e-6)
+    # tblite's own stress is off by up to 5e-6 eV/Å³ (see the card), of 1e-2
+    assert numerical == pytest.approx(np.sum(frame.get_stress(voigt=False) * strain), abs=1e-5)
