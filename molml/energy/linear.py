@@ -41,11 +41,11 @@ class LeastSquares(NamedTuple):
     coefficients: np.ndarray  # (n_columns,)
     energy_weight: float
     ridge: float
-    scores: list[dict]  # one per tried pair: energy_weight, ridge, energy_rmse (eV per √atom), forces_rmse (eV/Å)
+    scores: list[dict]  # one per tried pair: energy_weight, ridge, energy_rmse, virial_rmse (eV per √atom), forces_rmse (eV/Å)
 
 
-def reference_energies(dataset: StructureDataset) -> np.ndarray:
-    """Energy per atom of each element by least squares on the compositions, eV, shape (n_elements,).
+def reference_energies(dataset: StructureDataset, elements: list[int]) -> np.ndarray:
+    """Energy per atom of each of ``elements`` by least squares on the compositions, eV, shape (n_elements,).
 
     Where the compositions do not tell the elements apart the solution of least norm is taken.
     """
@@ -54,15 +54,15 @@ def reference_energies(dataset: StructureDataset) -> np.ndarray:
         item = dataset[i]
         if bool(item.has_energy[0]):
             n = len(item.numbers)
-            counts.append([float((item.numbers == z).sum()) / n for z in dataset.elements])
+            counts.append([float((item.numbers == z).sum()) / n for z in elements])
             energies.append(float(item.energy[0]) / n)
     if not energies:
-        return np.zeros(len(dataset.elements))
+        return np.zeros(len(elements))
     return np.linalg.lstsq(np.array(counts), np.array(energies), rcond=1e-8)[0]
 
 
 def structure_rows(
-    kernel: FeatureKernel, item: Structures, reference: np.ndarray, columns: list[np.ndarray] | None = None
+    kernel: FeatureKernel, item: Structures, reference: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Design matrix and targets of one structure for each of :data:`LABELS`; no rows where the label is missing."""
     near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
@@ -103,7 +103,6 @@ def normal_equations(
 ) -> NormalEquations:
     """Gather the least-squares sums of a data set; structures are dealt to the folds at random."""
     n_folds = max(1, min(n_folds, len(dataset)))
-    width = sum(len(c.linear) if c.combination is None else 0 for c in kernel.tables.centres)
     width = sum(_n_functions(c) for c in kernel.tables.centres) + len(kernel.elements)
     gram = np.zeros((n_folds, 3, width, width))
     moment, square, count = np.zeros((n_folds, 3, width)), np.zeros((n_folds, 3)), np.zeros((n_folds, 3))
@@ -130,7 +129,7 @@ def solve(
     columns: np.ndarray | None = None,
     energy_weights: tuple[float, ...] = ENERGY_WEIGHTS,
     ridges: tuple[float, ...] = RIDGES,
-    stress_weight: float = 1.0,
+    stress_weight: float = 0.3,
 ) -> LeastSquares:
     """Ridge regression; the ridge and the weight of energies against forces by cross-validation.
 
@@ -180,6 +179,7 @@ def solve(
                     "ridge": ridge,
                     "energy_rmse": float(mean[0]),
                     "forces_rmse": float(mean[1]),
+                    "virial_rmse": float(mean[2]),
                 }
             )
     kinds = [name for name, n in (("energy_rmse", total[0]), ("forces_rmse", total[1])) if n]

@@ -20,11 +20,16 @@ from molml.energy.linear import forward_selection, normal_equations
 
 N_SHELLS = 14
 DEGREE = 4
-COUPLINGS = ((1, 1, 2), (2, 2, 2), (1, 2, 3), (2, 2, 4), (2, 3, 3), (1, 3, 4), (3, 3, 4), (2, 4, 4), (4, 4, 4))
+# every coupling of three degrees up to 4 that survives reflection
+COUPLINGS = tuple(
+    degrees
+    for degrees in combinations_with_replacement(range(DEGREE + 1), 3)
+    if sum(degrees) % 2 == 0 and degrees[2] <= degrees[0] + degrees[1]
+)
 # shells for products of two and of three moments, by the number of elements: the candidates grow with its 2nd and 3rd power
 N_PAIR_SHELLS = {1: 6, 2: 6, 3: 5}
 N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 2}
-_SAMPLE_ATOMS = 3000
+_SAMPLE_ATOMS = 1500
 _SAMPLE_STRUCTURES = 300
 
 
@@ -48,7 +53,7 @@ def candidates(elements: list[int], shortest: float, cutoff: float) -> list[Func
     functions: list[Function] = [G2(s, *shell) for s in symbols for shell in shells(N_SHELLS, shortest, cutoff)]
     pair = [(s, shell) for s in symbols for shell in shells(N_PAIR_SHELLS.get(n, 4), shortest, cutoff)]
     for a, b in combinations_with_replacement(pair, 2):
-        functions += [ThreeBody((a[0], b[0]), (a[1], b[1]), degree) for degree in range(1, DEGREE + 1)]
+        functions += [ThreeBody((a[0], b[0]), (a[1], b[1]), degree) for degree in range(DEGREE + 1)]
     triple = [(s, shell) for s in symbols for shell in shells(N_TRIPLE_SHELLS.get(n, 1), shortest, cutoff)]
     for degrees in COUPLINGS:
         seen = set()
@@ -118,7 +123,7 @@ def automatic_functions(
     )
     owner = np.concatenate([np.full(len(columns), e) for e, columns in enumerate(kept)] + [np.full(len(symbols), -1)])
     equations = normal_equations(
-        FeatureKernel(stage), sample, _zero(len(symbols)), n_folds=1, progress=progress
+        FeatureKernel(stage), sample, np.zeros(len(symbols)), n_folds=1, progress=progress
     )
     chosen = forward_selection(equations, owner, np.full(len(symbols), n_functions))
     start = np.cumsum([0, *(len(columns) for columns in kept)])
@@ -129,10 +134,6 @@ def automatic_functions(
         },
         cutoff=float(dataset.cutoff),
     )
-
-
-def _zero(n: int) -> np.ndarray:
-    return np.zeros(n)
 
 
 def _independent(functions: SymmetryFunctions, sample: StructureDataset, limit: int) -> list[list[int]]:

@@ -1,0 +1,59 @@
+"""Interatomic potentials from symmetry functions: from a file of structures to an ASE calculator.
+
+The public names, in the order one meets them. Nothing heavy is imported before one of them is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molml.energy.calculator import Calculator
+    from molml.energy.data import StructureDataset, Structures, read_structures
+    from molml.energy.features import SymmetryFunctions
+    from molml.energy.fitting import fit
+    from molml.energy.loss import EnergyForceLoss
+    from molml.energy.metrics import evaluate
+    from molml.energy.model import BehlerParrinello, Committee, LinearPotential, Prediction
+    from molml.energy.selection import automatic_functions
+
+_HOMES = {
+    "read_structures": "data",
+    "StructureDataset": "data",
+    "Structures": "data",
+    "fit": "fitting",
+    "evaluate": "metrics",
+    "SymmetryFunctions": "features",
+    "automatic_functions": "selection",
+    "LinearPotential": "model",
+    "BehlerParrinello": "model",
+    "Committee": "model",
+    "Prediction": "model",
+    "EnergyForceLoss": "loss",
+    "Calculator": "calculator",
+}
+
+__all__ = [
+    "BehlerParrinello",
+    "Calculator",
+    "Committee",
+    "EnergyForceLoss",
+    "LinearPotential",
+    "Prediction",
+    "StructureDataset",
+    "Structures",
+    "SymmetryFunctions",
+    "automatic_functions",
+    "evaluate",
+    "fit",
+    "read_structures",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"molml.energy.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'molml.energy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(_HOMES)

@@ -1,0 +1,370 @@
+"""The recipe: from structures to a potential, the same for metals, semiconductors, liquids and molecules."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from molml.energy.data import StructureDataset
+from molml.energy.features import SymmetryFunctions
+from molml.energy.kernels import FeatureKernel
+from molml.energy.linear import LeastSquares, NormalEquations, normal_equations, reference_energies, solve
+from molml.energy.loss import EnergyForceLoss, FeaturisedDataset
+from molml.energy.model import (
+    BehlerParrinello,
+    Committee,
+    FeatureStatistics,
+    LinearPotential,
+    Potential,
+    feature_statistics,
+)
+from molml.energy.selection import automatic_functions
+from molml.io import load_container, save_container
+from molml.training import Trainer, cosine, processes
+
+CUTOFF = 5.5  # Å
+N_FUNCTIONS = 300
+HIDDEN = (64, 64)
+LEARNING_RATE = 2e-3
+VALID_FRACTION = 0.1
+START = "start.molml"
+_ATOM_EPOCHS = 1.5e6  # atoms times epochs of a fit without any limit given
+_MAX_EPOCHS = 400
+# energies enter gently and decide at the end: forces say more of the form, energies of the level
+_ENERGY_DELAY = 0.6
+_ENERGY_FIRST = 1.0 / 15.0
+
+
+class _Start(NamedTuple):
+    """Everything before the training: what both kinds of potential are made from."""
+
+    functions: SymmetryFunctions
+    statistics: FeatureStatistics
+    solutions: np.ndarray  # (n_members, n_columns); coefficients of the functions, then energies of the elements
+    rmse: dict[str, float]  # cross-validated: energy (eV per atom), forces (eV/Å), stress (eV/Å³)
+
+
+def fit(
+    train: StructureDataset,
+    valid: StructureDataset | None = None,
+    *,
+    model: Literal["network", "linear"] = "network",
+    members: int = 1,
+    minutes: float | None = None,
+    epochs: int | None = None,
+    functions: SymmetryFunctions | None = None,
+    n_functions: int = N_FUNCTIONS,
+    hidden: tuple[int, ...] = HIDDEN,
+    seed: int = 0,
+    directory: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Potential:
+    """Fit a potential.
+
+    Symmetry functions are chosen on the training data, a linear potential is solved for by cross-validated least
+    squares, and, for ``model="network"``, one network per element learns what that leaves over.
+
+    Parameters
+    ----------
+    train : StructureDataset
+        Structures with energies, forces or both. Its cutoff is used; 5.5 Å where it has none.
+    valid : StructureDataset, optional
+        Decides which weights of the networks are best; without it a tenth of ``train`` is kept aside.
+    model : {"network", "linear"}
+    members : int
+        More than one gives a committee, each member without a different part of the training data.
+    minutes : float, optional
+        Wall-clock time for everything. The clock then decides when training ends, so runs differ in the last digits.
+    epochs : int, optional
+        Passes over the data per network; by default so many that 1.5 million atoms are seen (30 to 300 passes).
+    functions : SymmetryFunctions, optional
+        Use these instead of choosing.
+    n_functions : int
+        Most functions per element when they are chosen.
+    hidden : tuple of int
+        Widths of the networks' hidden layers.
+    seed : int
+    directory : path-like, optional
+        For checkpoints and ``metrics.jsonl``.
+    resume : bool
+        Go on with the run in ``directory``.
+    progress : bool, optional
+        Show progress bars; by default if stderr is a terminal.
+
+    Returns
+    -------
+    BehlerParrinello, LinearPotential or, for several members, Committee
+
+    Raises
+    ------
+    ValueError
+        For settings out of range, a validation set of other elements, or a run in ``directory`` made with other
+        settings or data.
+    molml.training.TrainingInterrupted
+        After Ctrl-C; the run can be resumed.
+    """
+    started = time.monotonic()
+    _check(model, members, minutes, epochs, n_functions)
+    if functions is not None and sorted(functions.elements) != sorted(set(functions.elements) | set(train.elements)):
+        raise ValueError(f"functions must cover the elements {train.elements} of the data, got {functions.elements}")
+    cutoff = functions.cutoff if functions is not None else train.cutoff or CUTOFF
+    train = train.with_cutoff(cutoff)
+    if valid is None and len(train) >= 10 and model == "network":
+        train, valid = train.split(VALID_FRACTION, seed)
+    if valid is not None:
+        valid = valid.with_cutoff(cutoff)
+        unknown = set(valid.elements) - set(train.elements)
+        if unknown:
+            raise ValueError(f"validation structures hold elements (atomic numbers {sorted(unknown)}) that no training "
+                             "structure has; leave them out or add training structures")  # fmt: skip
+    config = {
+        "model": model,
+        "members": members,
+        "functions": None if functions is None else functions.config,
+        "n_functions": n_functions,
+        "hidden": list(hidden),
+        "cutoff": cutoff,
+        "seed": seed,
+    }
+    folder = None if directory is None else Path(directory)
+    start = _prepare(train, functions, config, members, n_functions, seed, folder, resume, progress)
+    metadata = {
+        "data_hash": train.hash,
+        "n_structures": len(train),
+        "recipe": config,
+        "cross_validation": start.rmse,
+    }
+    linear = [_linear_potential(start, i, metadata) for i in range(members)]
+    if model == "linear":
+        return linear[0] if members == 1 else Committee(linear)
+    networks = []
+    for i, base in enumerate(linear):
+        left = None
+        if minutes is not None:
+            left = max((minutes - (time.monotonic() - started) / 60.0) / (members - i), 0.02)
+        networks.append(
+            _train(base, start, train, valid, i, members, left, epochs, hidden, seed, config, folder, resume, progress)
+        )
+    return networks[0] if members == 1 else Committee(networks)
+
+
+def _check(model: str, members: int, minutes: float | None, epochs: int | None, n_functions: int) -> None:
+    if model not in ("network", "linear"):
+        raise ValueError(f"model must be 'network' or 'linear', got {model!r}")
+    for name, value in (("members", members), ("epochs", epochs), ("n_functions", n_functions)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes must be positive, got {minutes}")
+
+
+def _prepare(
+    train: StructureDataset,
+    functions: SymmetryFunctions | None,
+    config: dict[str, Any],
+    members: int,
+    n_functions: int,
+    seed: int,
+    folder: Path | None,
+    resume: bool,
+    progress: bool | None,
+) -> _Start:
+    """Functions, statistics and least squares; done by one process, kept in the folder."""
+    team = processes()
+    start = None
+    if team.rank == 0:
+        path = None if folder is None else folder / START
+        if resume and path is not None and path.is_file():
+            start = _read_start(path, config, train.hash)
+        else:
+            start = _make_start(train, functions, members, n_functions, seed, progress)
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write_start(path, start, config, train.hash)
+    return _shared(start)
+
+
+def _make_start(
+    train: StructureDataset,
+    functions: SymmetryFunctions | None,
+    members: int,
+    n_functions: int,
+    seed: int,
+    progress: bool | None,
+) -> _Start:
+    show = _shown(progress)
+    if functions is None:
+        functions = automatic_functions(train, n_functions=n_functions, seed=seed, progress=show)
+    kernel = FeatureKernel(functions)
+    reference = reference_energies(train, functions.elements)
+    equations = normal_equations(kernel, train, reference, n_folds=max(5, members), seed=seed, progress=show)
+    best = solve(equations)
+    solutions = [best.coefficients] if members == 1 else [_without_fold(equations, best, i) for i in range(members)]
+    for solution in solutions:
+        solution[len(solution) - len(reference) :] += reference
+    chosen = next(s for s in best.scores if (s["energy_weight"], s["ridge"]) == (best.energy_weight, best.ridge))
+    return _Start(functions, _statistics(train, kernel), np.array(solutions), _per_atom(chosen, train))
+
+
+def _without_fold(equations: NormalEquations, best: LeastSquares, fold: int) -> np.ndarray:
+    """Solution of a committee's member: all the data but one fold."""
+    others = [f for f in range(len(equations.gram)) if f != fold % len(equations.gram)]
+    part = NormalEquations(
+        equations.gram[others].sum(0, keepdims=True),
+        equations.moment[others].sum(0, keepdims=True),
+        equations.square[others].sum(0, keepdims=True),
+        equations.count[others].sum(0, keepdims=True),
+        equations.n_elements,
+    )
+    return solve(part, energy_weights=(best.energy_weight,), ridges=(best.ridge,)).coefficients
+
+
+def _per_atom(score: dict[str, float], train: StructureDataset) -> dict[str, float]:
+    """Cross-validated errors per atom from those per √atom."""
+    sizes = np.array([len(train[i].numbers) for i in range(len(train))], dtype=float)
+    rmse = {"energy": score["energy_rmse"] * float(np.mean(sizes**-0.5)), "forces": score["forces_rmse"]}
+    volumes = np.array([float(train[i].volume[0]) for i in range(len(train)) if bool(train[i].has_stress[0])])
+    if len(volumes):
+        with_stress = np.array([len(train[i].numbers) for i in range(len(train)) if bool(train[i].has_stress[0])])
+        rmse["stress"] = score["virial_rmse"] * float(np.mean(with_stress**0.5 / volumes))
+    return rmse
+
+
+def _statistics(train: StructureDataset, kernel: FeatureKernel) -> FeatureStatistics:
+    featurised = FeaturisedDataset(train, kernel, memory=0.0)
+    return feature_statistics([featurised[i].features for i in range(len(featurised))])
+
+
+def _linear_potential(start: _Start, member: int, metadata: dict[str, Any]) -> LinearPotential:
+    n = [start.functions.n_functions(symbol) for symbol in start.functions.functions]
+    bounds = np.cumsum([0, *n])
+    solution = start.solutions[member]
+    parts = [torch.from_numpy(solution[a:b].copy()) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return LinearPotential(start.functions, parts, solution[bounds[-1] :].tolist(), start.statistics, metadata).eval()
+
+
+def _train(
+    base: LinearPotential,
+    start: _Start,
+    train: StructureDataset,
+    valid: StructureDataset | None,
+    member: int,
+    members: int,
+    minutes: float | None,
+    epochs: int | None,
+    hidden: tuple[int, ...],
+    seed: int,
+    config: dict[str, Any],
+    folder: Path | None,
+    resume: bool,
+    progress: bool | None,
+) -> BehlerParrinello:
+    """Networks on what the linear potential leaves over."""
+    if members > 1:
+        # a different part is left out for each: together with the random start this spreads the committee
+        train, _ = train.split(1.0 / max(5, members), seed + 1000 + member)
+    potential = BehlerParrinello(
+        start.functions,
+        start.statistics,
+        base.reference.tolist(),  # type: ignore[operator, union-attr]
+        hidden=hidden,
+        linear=[c.detach() for c in base.coefficients],
+        energy_scale=max(start.rmse["forces"] or start.rmse["energy"], 1e-6),
+        seed=seed + member,
+        metadata=base.metadata,
+    )
+    _soften(potential)
+    loss, energy_weight = _loss(train, start.rmse)
+    featurised = FeaturisedDataset(train, potential.kernel)
+    n_atoms = sum(len(train[i].numbers) for i in range(len(train)))
+    if epochs is None:
+        epochs = _MAX_EPOCHS if minutes is not None else int(np.clip(_ATOM_EPOCHS / n_atoms, 30, 300))
+    trainer = Trainer(
+        potential,
+        loss,
+        torch.optim.Adam([p for p in potential.parameters() if p.requires_grad], lr=LEARNING_RATE),
+        batch_size=int(np.clip(round(100.0 * len(train) / n_atoms), 2, 8)),
+        max_epochs=epochs,
+        lr_schedule=cosine(),
+        weight_schedule=(
+            (lambda done: {"energy_mse": energy_weight * (_ENERGY_FIRST if done < _ENERGY_DELAY else 1.0)})
+            if loss.forces_weight and energy_weight
+            else None
+        ),
+        minutes=minutes,
+        seed=seed + member,
+        directory=folder if folder is None or members == 1 else folder / f"member-{member + 1}",
+        config=config,
+        data_hash=train.hash,
+        progress=progress,
+        description="training" if members == 1 else f"member {member + 1} of {members}",
+    )
+    trainer.fit(featurised, None if valid is None else FeaturisedDataset(valid, potential.kernel), resume=resume)
+    return potential.eval()
+
+
+def _soften(potential: BehlerParrinello) -> None:
+    """Let the networks start near zero, so that training starts at the linear potential."""
+    with torch.no_grad():
+        for network in potential.networks:
+            last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+            last.weight.mul_(0.1)
+
+
+def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceLoss, float]:
+    """Weights that make energies, forces and stress matter alike where least squares has left them."""
+    items = [train[i] for i in range(len(train))]
+    if not any(bool(item.has_forces.any()) for item in items):
+        return EnergyForceLoss(energy_weight=1.0, forces_weight=0.0), 1.0
+    energy_weight = (rmse["forces"] / max(rmse["energy"], 1e-9)) ** 2 if any(i.has_energy[0] for i in items) else 0.0
+    stress_weight = 0.1 * (rmse["forces"] / max(rmse["stress"], 1e-12)) ** 2 if rmse.get("stress") else 0.0
+    return EnergyForceLoss(energy_weight=energy_weight, stress_weight=stress_weight), energy_weight
+
+
+def _write_start(path: Path, start: _Start, config: dict[str, Any], data_hash: str) -> None:
+    tensors: dict[str, Tensor] = {"solutions": torch.from_numpy(start.solutions)}
+    for name, parts in zip(FeatureStatistics._fields, start.statistics, strict=True):
+        tensors |= {f"{name}_{e}": part for e, part in enumerate(parts)}
+    settings = {"features": start.functions.config, "recipe": config, "data_hash": data_hash, "rmse": start.rmse}
+    save_container(path, "start", settings, tensors, {})
+
+
+def _read_start(path: Path, config: dict[str, Any], data_hash: str) -> _Start:
+    stored = load_container(path)
+    changed = [key for key, value in config.items() if stored.config["recipe"].get(key) != value]
+    if changed:
+        pairs = ", ".join(f"{key} was {stored.config['recipe'].get(key)!r} and is {config[key]!r}" for key in changed)
+        raise ValueError(f"the run in {path.parent} was made with other settings: {pairs}; use those, or a new folder")
+    if stored.config["data_hash"] != data_hash:
+        raise ValueError(f"the run in {path.parent} was made with other training data; use those, or a new folder")
+    functions = SymmetryFunctions.from_config(stored.config["features"])
+    n = len(functions.elements)
+    statistics = FeatureStatistics(
+        *([stored.tensors[f"{name}_{e}"] for e in range(n)] for name in FeatureStatistics._fields)
+    )
+    return _Start(functions, statistics, stored.tensors["solutions"].numpy(), stored.config["rmse"])
+
+
+def _shared(start: _Start | None) -> _Start:
+    """Rank 0's result on every process."""
+    team = processes()
+    if team.size == 1 and start is not None:
+        return start
+    plain = None
+    if start is not None:
+        plain = (start.functions.config, [list(part) for part in start.statistics], start.solutions, start.rmse)
+    config, statistics, solutions, rmse = team.broadcast(plain)
+    return _Start(SymmetryFunctions.from_config(config), FeatureStatistics(*statistics), solutions, rmse)
+
+
+def _shown(progress: bool | None) -> bool:
+    import sys
+
+    return sys.stderr.isatty() if progress is None else progress
