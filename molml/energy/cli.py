@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from molml.energy.data import StructureDataset
     from molml.energy.metrics import Evaluation
 
-VALID_FRACTION = 0.1
+FIGURES = ("parity_*.png", "learning_curve*.png", "force_error_by_element.png", "uncertainty_*.png", "worst_*.png")
+MODELS = ("model.molml", "checkpoint.molml", "start.molml", "member-*")
+FILES = (*MODELS, "metrics.json", "metrics.jsonl", "report.html", *FIGURES)
+"""What a fit writes into its folder."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,7 +45,6 @@ def _add_fit(actions: Any) -> None:
         "fit",
         help="make a potential from structures",
         description="Make a potential from structures with energies, forces and, if there, stress.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     action.add_argument("data", metavar="DATA", help="training structures: .xyz, .extxyz (.xz, .gz), .db, .traj, .npz")
     action.add_argument("--output", metavar="DIR", required=True, help="folder for model, metrics and report")
@@ -48,12 +52,18 @@ def _add_fit(actions: Any) -> None:
         "--valid", metavar="FILE", help="validation structures; without it a tenth of DATA is kept aside"
     )
     action.add_argument("--test", metavar="FILE", help="structures for a last look; they never influence the fit")
-    action.add_argument("--model", choices=("network", "linear"), default="network", help="kind of potential")
-    action.add_argument("--members", metavar="N", type=int, default=1, help="size of the committee; 1 for none")
-    action.add_argument("--minutes", metavar="M", type=float, help="stop training after this time")
-    action.add_argument("--epochs", metavar="N", type=int, help="stop training after so many passes over the data")
-    action.add_argument("--cutoff", metavar="Å", type=float, help="radius of an atom's surroundings")
-    action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random")
+    action.add_argument(
+        "--model", choices=("network", "linear"), default="network", help="kind of potential (default: network)"
+    )
+    action.add_argument("--members", metavar="N", type=int, default=1, help="size of the committee (default: 1, none)")
+    action.add_argument("--minutes", metavar="M", type=float, help="stop after this time")
+    action.add_argument(
+        "--epochs", metavar="N", type=int, help="passes over the data; chosen by their number of atoms if left out"
+    )
+    action.add_argument("--cutoff", metavar="Å", type=float, help="radius of an atom's surroundings (default: 5.5)")
+    action.add_argument("--n-functions", metavar="N", type=int, help="most functions per element (default: 300)")
+    action.add_argument("--hidden", metavar="N", type=int, nargs="+", help="widths of the layers (default: 64 64)")
+    action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: 0)")
     action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
     action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
     action.add_argument(
@@ -68,7 +78,6 @@ def _add_evaluate(actions: Any) -> None:
         "evaluate",
         help="errors of a potential on structures",
         description="Compare a potential with the labels of structures.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     action.add_argument("model", metavar="MODEL", help="model file")
     action.add_argument("data", metavar="DATA", help="structures with labels")
@@ -81,9 +90,13 @@ def _add_evaluate(actions: Any) -> None:
 def _add_keys(action: argparse.ArgumentParser) -> None:
     group = action.add_argument_group("labels", "what a file calls them; `none` leaves one out")
     for name in ("energy", "forces", "stress"):
-        group.add_argument(f"--{name}-key", metavar="KEY", default=name, help=f"name of the {name}")
-    group.add_argument("--virial-key", metavar="KEY", default="none", help="name of a virial to take as stress")
-    group.add_argument("--weight-key", metavar="KEY", default="weight", help="name of the structures' weights")
+        group.add_argument(f"--{name}-key", metavar="KEY", default=name, help=f"name of the {name} (default: {name})")
+    group.add_argument(
+        "--virial-key", metavar="KEY", default="none", help="name of a virial to take as stress (default: none)"
+    )
+    group.add_argument(
+        "--weight-key", metavar="KEY", default="weight", help="name of the structures' weights (default: weight)"
+    )
     group.add_argument(
         "--energy-unit", choices=("eV", "hartree", "kcal/mol", "kJ/mol"), help="of the file; eV if it does not say"
     )
@@ -95,24 +108,31 @@ def _add_md(actions: Any) -> None:
         "md",
         help="molecular dynamics",
         description="Molecular dynamics with a potential.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     action.add_argument("model", metavar="MODEL", help="model file")
     action.add_argument("structure", metavar="STRUCTURE", help="any structure file that ASE reads")
-    action.add_argument("--index", metavar="N", type=int, default=0, help="which frame of STRUCTURE; -1 is the last")
-    action.add_argument("--temperature", metavar="K", type=float, default=300.0, help="of the start and of nvt")
-    action.add_argument("--steps", metavar="N", type=int, default=1000, help="number of time steps")
-    action.add_argument("--timestep", metavar="FS", type=float, default=0.5, help="in fs")
-    action.add_argument("--ensemble", choices=("nve", "nvt"), default="nvt", help="without or with a thermostat")
-    action.add_argument("--interval", metavar="N", type=int, default=10, help="steps between two frames")
-    action.add_argument("--output", metavar="FILE", default="traj.xyz", help="extended XYZ file for the frames")
-    action.add_argument("--seed", metavar="S", type=int, default=0, help="of velocities and thermostat")
+    action.add_argument(
+        "--index", metavar="N", type=int, default=0, help="frame of STRUCTURE; -1 is the last (default: 0)"
+    )
+    action.add_argument(
+        "--temperature", metavar="K", type=float, default=300.0, help="of the start and of nvt (default: 300)"
+    )
+    action.add_argument("--steps", metavar="N", type=int, default=1000, help="number of time steps (default: 1000)")
+    action.add_argument("--timestep", metavar="FS", type=float, default=0.5, help="in fs (default: 0.5)")
+    action.add_argument(
+        "--ensemble", choices=("nve", "nvt"), default="nvt", help="without or with a thermostat (default: nvt)"
+    )
+    action.add_argument("--interval", metavar="N", type=int, default=10, help="steps between two frames (default: 10)")
+    action.add_argument(
+        "--output", metavar="FILE", default="traj.xyz", help="extended XYZ file for the frames (default: traj.xyz)"
+    )
+    action.add_argument("--seed", metavar="S", type=int, default=0, help="of velocities and thermostat (default: 0)")
     action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
     action.add_argument(
         "--on-extrapolation",
         choices=("warn", "raise", "ignore"),
         default="warn",
-        help="when surroundings leave the range of the training data",
+        help="when surroundings leave the range of the training data (default: warn)",
     )
     action.set_defaults(run=run_md)
 
@@ -123,40 +143,33 @@ def run_fit(arguments: argparse.Namespace) -> int:
 
     from molml.energy.fitting import fit
     from molml.energy.metrics import evaluate
-    from molml.energy.report import read_history, write_report
+    from molml.energy.report import write_report
     from molml.training.directory import run_directory
 
     _check_fit(arguments)
     _set_threads(arguments.threads)
-    data = {"train": arguments.data, "valid": arguments.valid, "test": arguments.test}
-    sets = {name: _read(path, arguments) for name, path in data.items() if path}
-    sources = {name: f"{path} ({len(sets[name])} structures)" for name, path in data.items() if path}
-    if "valid" not in sets and len(sets["train"]) >= 10:
-        sets["train"], sets["valid"] = sets["train"].split(VALID_FRACTION, arguments.seed)
-        sets = {name: sets[name] for name in data if name in sets}
-        sources["valid"] = f"{len(sets['valid'])} of them, kept aside"
-    settings = {
-        "model": arguments.model,
-        "members": arguments.members,
-        "minutes": arguments.minutes,
-        "epochs": arguments.epochs,
-        "seed": arguments.seed,
+    sets, sources = _read_sets(arguments)
+    settings: dict[str, Any] = {
+        name: getattr(arguments, name) for name in ("model", "members", "minutes", "epochs", "seed", "resume")
     }
+    if arguments.n_functions:
+        settings["n_functions"] = arguments.n_functions
+    if arguments.hidden:
+        settings["hidden"] = tuple(arguments.hidden)
     if int(os.environ.get("RANK", "0")) > 0:
         # one of torchrun's other processes: it works along, but the first one speaks and writes
-        fit(sets["train"], sets.get("valid"), **settings, directory=arguments.output, resume=arguments.resume)
+        fit(sets["train"], sets.get("valid"), **settings, directory=arguments.output)
         return 0
-    with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite) as folder:
+    with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
         for name, dataset in sets.items():
             print(f"{name:<6} {dataset!r}", flush=True)
-        potential = fit(sets["train"], sets.get("valid"), **settings, directory=folder, resume=arguments.resume)
+        potential = fit(sets["train"], sets.get("valid"), **settings, directory=folder)
         # at once: whatever happens in the evaluation, the fit is not lost
         potential.save(folder / "model.molml")
         evaluations = {name: evaluate(potential, dataset) for name, dataset in sets.items()}
         potential.metadata["metrics"] = {name: evaluation.metrics for name, evaluation in evaluations.items()}
         potential.save(folder / "model.molml")
-        history_file = folder / "metrics.jsonl"
-        history = read_history(history_file) if history_file.exists() else []
+        history = _history(folder, evaluations)
         model = Path(arguments.output) / "model.molml"
         write_report(folder, potential, evaluations, history=history, sources=sources, model_file=model)
         print()
@@ -164,6 +177,67 @@ def run_fit(arguments: argparse.Namespace) -> int:
         print(f"\nwritten to {folder}: model.molml, metrics.json, report.html (open it in a browser)")
         print(f"next: molml energy md {shlex.quote(str(model))} STRUCTURE --temperature 300")
     return 0
+
+
+def _read_sets(arguments: argparse.Namespace) -> tuple[dict[str, StructureDataset], dict[str, str]]:
+    """Data sets by name, and where they came from; checked against each other before anything is computed."""
+    from molml.energy.fitting import VALID_FRACTION
+
+    paths = {"train": arguments.data, "valid": arguments.valid, "test": arguments.test}
+    sets = {name: _read(path, arguments) for name, path in paths.items() if path}
+    sources = {name: f"{path} ({len(sets[name])} structures)" for name, path in paths.items() if path}
+    _check_sets(sets)
+    # least squares validates itself by cross-validation and takes all
+    if "valid" not in sets and arguments.model == "network" and len(sets["train"]) >= 10:
+        sets["train"], sets["valid"] = sets["train"].split(VALID_FRACTION, arguments.seed)
+        sets = {name: sets[name] for name in paths if name in sets}
+        sources["valid"] = f"{len(sets['valid'])} of the structures, kept aside"
+        sources = {name: sources[name] for name in paths if name in sources}
+    return sets, sources
+
+
+def _check_sets(sets: Mapping[str, StructureDataset]) -> None:
+    from ase.data import chemical_symbols
+
+    train = sets["train"]
+    seen = {train.subset([index]).hash for index in range(len(train))}
+    for name, dataset in sets.items():
+        unknown = set(dataset.elements) - set(train.elements)
+        if unknown:
+            symbols = ", ".join(chemical_symbols[number] for number in sorted(unknown))
+            raise ValueError(f"the {name} structures hold {symbols}, which no training structure does; leave them out")
+        if name != "train":
+            shared = [index for index in range(len(dataset)) if dataset.subset([index]).hash in seen]
+            if shared:
+                warnings.warn(
+                    f"{len(shared)} of {len(dataset)} {name} structures are training structures, too (the first is "
+                    f"{dataset.sources[shared[0]]}); errors of the {name} set will look too small",
+                    stacklevel=2,
+                )
+
+
+def _history(folder: Path, evaluations: Mapping[str, Evaluation]) -> list[dict[str, Any]]:
+    """Epochs of the training; metrics.jsonl is completed where the Trainer left none of its own."""
+    from molml.energy.report import read_history
+    from molml.io import write_atomic
+
+    path = folder / "metrics.jsonl"
+    members = sorted(folder.glob("member-*/metrics.jsonl"), key=lambda file: int(file.parent.name.split("-")[1]))
+    if members:
+        history = [{"member": k, **row} for k, file in enumerate(members, start=1) for row in read_history(file)]
+    elif path.exists():
+        return read_history(path)
+    else:
+        errors = {
+            f"{name}_{key}": value
+            for name in ("train", "valid")
+            if name in evaluations
+            for key, value in evaluations[name].metrics.items()
+            if key.endswith("_rmse")
+        }
+        history = [{"epoch": 1, **errors}]
+    write_atomic(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in history).encode())
+    return history if members else []
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
@@ -181,7 +255,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     for row in evaluation.worst[:3]:
         print(f"  {_describe_worst(row)}")
     if arguments.output:
-        with run_directory(arguments.output) as folder:
+        with run_directory(arguments.output, files=("metrics.json", "report.html")) as folder:
             write_report(
                 folder,
                 potential,
@@ -270,10 +344,12 @@ def run_md(arguments: argparse.Namespace) -> int:
 
 def _check_fit(arguments: argparse.Namespace) -> None:
     """What can be refused before any file is read."""
-    for name in ("members", "epochs", "threads"):
+    for name in ("members", "epochs", "threads", "n_functions"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if arguments.hidden and min(arguments.hidden) < 1:
+        raise ValueError(f"--hidden must be widths of at least 1, got {min(arguments.hidden)}")
     if arguments.minutes is not None and not arguments.minutes > 0:
         raise ValueError(f"--minutes must be positive, got {arguments.minutes:g}")
     if arguments.cutoff is not None and not arguments.cutoff > 0:

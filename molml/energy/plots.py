@@ -107,7 +107,7 @@ def plot_learning_curve(
     Parameters
     ----------
     history : sequence of dict
-        From `Trainer.fit`, or the lines of `metrics.jsonl`.
+        From `Trainer.fit`, or the lines of `metrics.jsonl`; rows of several `member`s are drawn one by one.
     term : str, optional
         Which figure to draw, such as "forces_rmse"; by default the first that exists of forces_rmse, energy_rmse,
         stress_rmse and objective.
@@ -132,26 +132,30 @@ def plot_learning_curve(
     title, factor, unit = TERMS.get(term, (term.replace("_", " "), 1.0, ""))
     axes = _axes(ax, (5.4, 3.6))
     positive = True
+    members = list(dict.fromkeys(row.get("member", 1) for row in history))
     for prefix, label, colour, width in (("train_", "training", TRAIN, 1.2), ("valid_", "validation", VALID, 1.6)):
-        points = [(row["epoch"], row[prefix + term]) for row in history if row.get(prefix + term) is not None]
-        if not points:
-            continue
-        epochs, values = np.array(points, dtype=np.float64).T
-        positive = positive and bool((values > 0).all())
-        mark = "o" if len(points) == 1 else None
-        axes.plot(epochs, factor * values, color=colour, linewidth=width, marker=mark, label=label)
-        best = int(np.argmin(values))
-        if prefix == "valid_":
-            axes.plot(epochs[best], factor * values[best], "o", color=colour, markersize=5)
-            axes.annotate(
-                f"{three_digits(factor * values[best])}",
-                (epochs[best], factor * values[best]),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color=colour,
-            )
+        for member in members:
+            rows = [row for row in history if row.get("member", 1) == member and row.get(prefix + term) is not None]
+            if not rows:
+                continue
+            epochs = np.array([row["epoch"] for row in rows])
+            values = factor * np.array([row[prefix + term] for row in rows], dtype=np.float64)
+            positive = positive and bool((values > 0).all())
+            mark = "o" if len(rows) == 1 else None
+            axes.plot(epochs, values, color=colour, linewidth=width / len(members) ** 0.5, marker=mark, label=label)
+            label = "_nolegend_"
+            if prefix == "valid_":
+                best = int(np.argmin(values))
+                axes.plot(epochs[best], values[best], "o", color=colour, markersize=5)
+                axes.annotate(
+                    three_digits(values[best]),
+                    (epochs[best], values[best]),
+                    xytext=(0, 7),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=8,
+                    color=colour,
+                )
     if positive:
         axes.set_yscale("log")
         _plain_log_ticks(axes)

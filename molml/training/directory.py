@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ except ImportError:  # Windows
     fcntl = None
 
 LOCK = ".lock"
-RESULTS = ("model.molml", "metrics.json", "metrics.jsonl", "report.html", "checkpoint.molml")
-"""Files that tell that a folder holds a run; whatever else a run writes stays beside them."""
+FILES = ("model.molml", "checkpoint.molml", "metrics.json", "metrics.jsonl", "report.html")
+"""What a run of any arm writes; they tell that a folder holds one."""
 
 
 @contextmanager
-def run_directory(path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False) -> Iterator[Path]:
+def run_directory(
+    path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False, files: Sequence[str] = FILES
+) -> Iterator[Path]:
     """Folder for the files of a run, made if need be, and kept for this process alone until the block ends.
 
     The lock belongs to the process: if that dies, however it dies, the next one takes the folder over.
@@ -33,7 +35,9 @@ def run_directory(path: str | os.PathLike[str], *, resume: bool = False, overwri
     resume : bool
         Go on with the run that the folder holds.
     overwrite : bool
-        Move what the folder holds to its sub-folder `previous-1` (2, 3 …) and begin anew.
+        Move the run that the folder holds to its sub-folder `previous-1` (2, 3 …) and begin anew.
+    files : sequence of str
+        Patterns of the names of everything that a run writes. Whatever else is in the folder is left alone.
 
     Yields
     ------
@@ -62,14 +66,15 @@ def run_directory(path: str | os.PathLike[str], *, resume: bool = False, overwri
         warnings.warn(f"this system has no file locks: see to it that nothing else writes to {folder}", stacklevel=3)
     descriptor = None if fcntl is None else _lock(folder)
     try:
-        found = [name for name in RESULTS if (folder / name).exists()]
+        found = sorted({entry for pattern in files for entry in folder.glob(pattern)})
         if found and not (resume or overwrite):
+            names = ", ".join(entry.name for entry in found[:3]) + (" …" if len(found) > 3 else "")
             raise ValueError(
-                f"{folder} already holds a run ({', '.join(found)}); go on with it (--resume), set it aside and begin "
+                f"{folder} already holds a run ({names}); go on with it (--resume), set it aside and begin "
                 "anew (--overwrite), or choose another folder"
             )
         if found and overwrite:
-            _set_aside(folder)
+            _set_aside(folder, found)
         yield folder
     finally:
         if descriptor is not None:
@@ -111,7 +116,7 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _set_aside(folder: Path) -> None:
+def _set_aside(folder: Path, entries: Sequence[Path]) -> None:
     number = 1
     while True:
         aside = folder / f"previous-{number}"
@@ -120,6 +125,5 @@ def _set_aside(folder: Path) -> None:
             break
         except FileExistsError:
             number += 1
-    for entry in sorted(folder.iterdir()):
-        if entry.name != LOCK and not entry.name.startswith("previous-"):
-            entry.rename(aside / entry.name)
+    for entry in entries:
+        entry.rename(aside / entry.name)

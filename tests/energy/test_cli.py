@@ -61,7 +61,7 @@ def fits(monkeypatch):
         return make_potential()
 
     stub = types.ModuleType("molml.energy.fitting")
-    stub.fit = fit
+    stub.fit, stub.VALID_FRACTION = fit, 0.1
     monkeypatch.setitem(sys.modules, "molml.energy.fitting", stub)
     return calls
 
@@ -122,12 +122,18 @@ def test_options_reach_the_fit(fits, quick, data, tmp_path):
         "5",
         "--cutoff",
         "4.5",
+        "--n-functions",
+        "20",
+        "--hidden",
+        "8",
+        "4",
     ]
     assert main(["energy", "fit", data, "--output", str(tmp_path / "run"), "--valid", valid, *options]) == 0
     (call,) = fits
     assert (len(call["train"]), len(call["valid"])) == (12, 2)
     assert call["train"].cutoff == call["valid"].cutoff == 4.5
     expected = {"model": "linear", "members": 3, "minutes": 1.5, "epochs": 7, "seed": 5, "resume": False}
+    expected |= {"n_functions": 20, "hidden": (8, 4)}
     assert {name: call[name] for name in expected} == expected
 
 
@@ -144,6 +150,58 @@ def test_labels_under_other_names(fits, quick, tmp_path, capsys):
     assert main(["energy", "fit", data, "--output", str(tmp_path / "run"), *keys]) == 0
     assert bool(fits[0]["train"][0].has_forces.all())
     assert not bool(fits[0]["train"][0].has_stress.any())
+
+
+def test_a_linear_potential_takes_all_structures_and_leaves_a_line_of_metrics(fits, quick, data, tmp_path, monkeypatch):
+    fit = sys.modules["molml.energy.fitting"].fit
+
+    def linear(train, valid=None, **settings):
+        potential = fit(train, valid, **settings)
+        (settings["directory"] / "metrics.jsonl").unlink()
+        return potential
+
+    monkeypatch.setattr(sys.modules["molml.energy.fitting"], "fit", linear)
+    assert main(["energy", "fit", data, "--output", str(tmp_path / "run"), "--model", "linear"]) == 0
+    assert len(fits[0]["train"]) == 12 and fits[0]["valid"] is None
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert set(json.loads(line)) == {"epoch", "train_energy_rmse", "train_forces_rmse", "train_stress_rmse"}
+
+
+def test_the_histories_of_a_committee_are_joined(fits, quick, data, tmp_path, monkeypatch):
+    fit = sys.modules["molml.energy.fitting"].fit
+
+    def committee(train, valid=None, **settings):
+        for k in range(1, 11):
+            folder = settings["directory"] / f"member-{k}"
+            folder.mkdir()
+            fit(train, valid, **settings | {"directory": folder})
+        return make_potential()
+
+    monkeypatch.setattr(sys.modules["molml.energy.fitting"], "fit", committee)
+    assert main(["energy", "fit", data, "--output", str(tmp_path / "run"), "--members", "10"]) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["member"] for line in lines] == list(range(1, 11))
+
+
+@pytest.mark.filterwarnings("default")
+def test_structures_in_two_sets_are_warned_about(fits, quick, data, tmp_path, capsys):
+    assert main(["energy", "fit", data, "--output", str(tmp_path / "run"), "--test", data]) == 0
+    error = capsys.readouterr().err
+    assert "12 of 12 test structures are training structures, too (the first is " in error and "data.xyz:0" in error
+    other = write_data(tmp_path / "other.xyz", 2, seed=77)
+    assert main(["energy", "fit", data, "--output", str(tmp_path / "other"), "--test", other]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_elements_without_training_structures_are_refused_before_the_fit(fits, data, tmp_path, capsys):
+    frames = ase.io.read(data, ":")
+    frames[1].symbols[2] = "Kr"
+    frames[1].calc = SinglePointCalculator(frames[1], energy=0.0)
+    ase.io.write(tmp_path / "krypton.xyz", frames[:2])
+    command = ["energy", "fit", data, "--output", str(tmp_path / "run"), "--test", str(tmp_path / "krypton.xyz")]
+    assert main(command) == 1
+    assert "the test structures hold Kr, which no training structure does" in capsys.readouterr().err
+    assert not fits
 
 
 def test_threads_are_set(fits, quick, data, tmp_path):
@@ -226,6 +284,8 @@ def test_only_the_first_of_several_processes_writes(fits, data, tmp_path, monkey
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--minutes", "-1"], "--minutes must be positive, got -1"),
         (["--cutoff", "0"], "--cutoff must be a positive length"),
+        (["--n-functions", "0"], "--n-functions must be at least 1, got 0"),
+        (["--hidden", "8", "0"], "--hidden must be widths of at least 1, got 0"),
         (["--seed", "-1"], "--seed must be zero or positive"),
         (["--resume", "--overwrite"], "exclude each other"),
         (["--energy-key", "total"], "total"),

@@ -108,6 +108,13 @@ def test_terms_without_logarithm_or_validation_are_drawn():
     assert plot_learning_curve(HISTORY[:1], "objective").get_ylabel() == "objective"
 
 
+def test_members_of_a_committee_have_a_line_each():
+    axes = plot_learning_curve([{"member": k, **row} for k in (1, 2, 3) for row in HISTORY])
+    lines = [line for line in axes.lines if len(line.get_xdata()) == len(HISTORY)]
+    assert len(lines) == 6
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["training", "validation"]
+
+
 def test_a_history_without_known_terms_shows_the_objective():
     assert plot_learning_curve([{"epoch": 1, "train_objective": 2.0}]).get_ylabel() == "objective"
 

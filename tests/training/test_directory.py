@@ -55,6 +55,14 @@ def test_a_run_is_not_overwritten(tmp_path):
         assert (tmp_path / "model.molml").read_text() == "precious"
 
 
+def test_many_files_are_not_all_named(tmp_path):
+    for k in range(5):
+        (tmp_path / f"member-{k}").mkdir()
+    with pytest.raises(ValueError, match=r"\(member-0, member-1, member-2 …\)"):
+        with run_directory(tmp_path, files=("member-*",)):
+            pass
+
+
 def test_files_of_others_are_no_run(tmp_path):
     (tmp_path / "data.xyz").write_text("data")
     with run_directory(tmp_path):
@@ -66,8 +74,10 @@ def test_overwriting_sets_the_old_run_aside(tmp_path):
     for n in (1, 2):
         (tmp_path / "model.molml").write_text(f"run {n}")
         (tmp_path / "parity.png").write_text(f"figure {n}")
-        with run_directory(tmp_path, overwrite=True) as folder:
-            assert sorted(p.name for p in folder.glob("[a-z]*")) == [f"previous-{k}" for k in range(1, n + 1)]
+        (tmp_path / "data.xyz").write_text("data")
+        with run_directory(tmp_path, overwrite=True, files=("model.molml", "parity*.png")) as folder:
+            names = sorted(entry.name for entry in folder.glob("[a-z]*"))
+            assert names == ["data.xyz", *(f"previous-{k}" for k in range(1, n + 1))]
         assert (tmp_path / f"previous-{n}" / "model.molml").read_text() == f"run {n}"
         assert (tmp_path / f"previous-{n}" / "parity.png").read_text() == f"figure {n}"
     assert (tmp_path / "previous-1" / "model.molml").read_text() == "run 1"
