@@ -357,13 +357,17 @@ def _describe(outside: Sequence[Extrapolation]) -> str:
     """One sentence about the furthest excursion, and how many more there are."""
     worst = outside[0]
     more = f"; and {len(outside) - 1} more" if len(outside) > 1 else ""
-    times = f"{100 * worst.excess:.2g} %" if worst.excess < 1 else f"{worst.excess:.3g} times"
     return (
         f"extrapolation: atom {worst.atom} ({chemical_symbols[worst.element]}), function {worst.function} = "
-        f"{worst.value:.6g} lies outside the training range [{worst.low:.6g}, {worst.high:.6g}] by {times} its "
-        f"width{more}. Energies and forces are not to be trusted there: add such structures to the training data, or "
+        f"{worst.value:.6g} lies outside the training range [{worst.low:.6g}, {worst.high:.6g}] by "
+        f"{excess_in_words(worst)}{more}. Energies and forces are not to be trusted there: add such structures to the training data, or "
         'take on_extrapolation="ignore" if they are known to be harmless'
     )
+
+
+def excess_in_words(item: Extrapolation) -> str:
+    """How far outside its training range a function is, in terms of the width of the range."""
+    return f"{100 * item.excess:.2g} % of its width" if item.excess < 1 else f"{item.excess:.3g} times its width"
 
 
 def _numpy(tensor: torch.Tensor | None) -> Floats:

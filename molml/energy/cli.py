@@ -162,7 +162,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
         return 0
     with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
         for name, dataset in sets.items():
-            print(f"{name:<6} {dataset!r}", flush=True)
+            # the groups can be hundreds; the report has them
+            print(f"{name:<6} {repr(dataset).removeprefix('StructureDataset: ').split('; groups')[0]}", flush=True)
         potential = fit(sets["train"], sets.get("valid"), **settings, directory=folder)
         # at once: whatever happens in the evaluation, the fit is not lost
         potential.save(folder / "model.molml")

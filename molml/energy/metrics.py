@@ -11,6 +11,7 @@ import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
+from molml.energy.calculator import excess_in_words
 from molml.energy.data import StructureDataset, Structures, n_structures, pair_vectors
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def evaluate(
         for structures, sources in _batches(dataset, batch_atoms, sys.stderr.isatty() if progress is None else progress)
     ]
     joined = _Comparison(*(np.concatenate(field) for field in zip(*parts, strict=True)))
-    return _evaluation(joined, dataset, n_worst)
+    return _evaluation(joined, potential, dataset, n_worst)
 
 
 def _check_elements(potential: Potential, dataset: StructureDataset) -> None:
@@ -247,7 +248,7 @@ def _errors(name: str, difference: Floats) -> dict[str, float | int]:
     }
 
 
-def _evaluation(joined: _Comparison, dataset: StructureDataset, n_worst: int) -> Evaluation:
+def _evaluation(joined: _Comparison, potential: Potential, dataset: StructureDataset, n_worst: int) -> Evaluation:
     has_energy, has_forces, has_stress = joined.has_energy, joined.has_forces, joined.has_stress
     energy, energy_reference = joined.energy[has_energy], joined.energy_reference[has_energy]
     forces, forces_reference = joined.forces[has_forces], joined.forces_reference[has_forces]
@@ -283,7 +284,7 @@ def _evaluation(joined: _Comparison, dataset: StructureDataset, n_worst: int) ->
         metrics=metrics,
         elements=elements,
         groups=groups,
-        worst=_worst(joined, dataset, metrics, n_worst),
+        worst=_worst(joined, potential, dataset, metrics, n_worst),
         energy=energy,
         energy_reference=energy_reference,
         forces=forces,
@@ -297,7 +298,11 @@ def _evaluation(joined: _Comparison, dataset: StructureDataset, n_worst: int) ->
 
 
 def _worst(
-    joined: _Comparison, dataset: StructureDataset, metrics: dict[str, float | int], n_worst: int
+    joined: _Comparison,
+    potential: Potential,
+    dataset: StructureDataset,
+    metrics: dict[str, float | int],
+    n_worst: int,
 ) -> list[dict[str, Any]]:
     """Structures ordered by their energy or force error, whichever is larger in units of the RMSE of the whole set."""
     n = len(joined.n_atoms)
@@ -328,7 +333,7 @@ def _worst(
                 "forces_rmse": float(force_rmse[index]) if has_forces else None,
                 "forces_max": float(np.sqrt(squares[atoms].max())) if has_forces else None,
                 "atom": int(np.argmax(per_atom)) if has_forces else None,
-                "odd": odd.describe(index, per_atom),
+                "odd": "; ".join(odd.remarks(index, per_atom) + _extrapolation(potential, dataset[index])),
             }
         )
     return worst
@@ -351,8 +356,8 @@ class _Oddities:
             for start, stop in zip(starts[:-1], starts[1:], strict=True)
         ]
 
-    def describe(self, index: int, squared_errors: Floats) -> str:
-        """Remarks about one structure, separated by semicolons.
+    def remarks(self, index: int, squared_errors: Floats) -> list[str]:
+        """Remarks about one structure.
 
         Parameters
         ----------
@@ -372,7 +377,7 @@ class _Oddities:
             remarks.append(f"reference forces add up to {self.net_force[index]:.2g} eV/Å instead of 0")
         if n >= 20:
             remarks += self._extremes(index)
-        return "; ".join(remarks)
+        return remarks
 
     def _extremes(self, index: int) -> list[str]:
         joined = self.joined
@@ -396,6 +401,19 @@ class _Oddities:
             symbols = "-".join(chemical_symbols[number] for number in composition)
             remarks.append(f"only {n_same} of {len(self.compositions)} structures consist of {symbols}")
         return remarks
+
+
+def _extrapolation(potential: Potential, structure: Structures) -> list[str]:
+    outside = potential.extrapolation(structure)
+    if not outside:
+        return []
+    worst = outside[0]
+    symbol = chemical_symbols[worst.element]
+    atoms = len({item.atom for item in outside})
+    return [
+        f"{atoms} of {len(structure.numbers)} atoms outside the training range, atom {worst.atom} ({symbol}) by "
+        f"{excess_in_words(worst)}"
+    ]
 
 
 def _is_rare(others: NDArray[np.bool_]) -> bool:

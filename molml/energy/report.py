@@ -251,11 +251,16 @@ def _head(
 
 
 def _metrics_table(evaluations: Mapping[str, Evaluation]) -> str:
+    quantities = [
+        (quantity, title)
+        for quantity, title in (("energy", "E {}\nmeV/atom"), ("forces", "F {}\nmeV/Å"), ("stress", "S {}\nGPa"))
+        if any(f"{quantity}_rmse" in evaluation.metrics for evaluation in evaluations.values())
+    ]
     rows = []
     for name, evaluation in evaluations.items():
         metrics = evaluation.metrics
         cells = [SETS[name], f"{metrics['n_structures']:,}", f"{metrics['n_atoms']:,}"]
-        for quantity in ("energy", "forces", "stress"):
+        for quantity, _ in quantities:
             factor = 1 / GPA if quantity == "stress" else 1e3
             cells += [
                 three_digits(factor * metrics[f"{quantity}_{kind}"]) if f"{quantity}_{kind}" in metrics else "–"
@@ -263,9 +268,10 @@ def _metrics_table(evaluations: Mapping[str, Evaluation]) -> str:
             ]
         rows.append(cells)
     head = ["set", "structures", "atoms"]
-    for title in ("E {}\nmeV/atom", "F {}\nmeV/Å", "stress {}\nGPa"):
+    for _, title in quantities:
         head += [title.format(kind) for kind in ("RMSE", "MAE", "max")]
-    return _table(head, rows)
+    legend = "<p class=sub>E: energy, F: force components, S: stress components; max: largest error</p>"
+    return _table(head, rows) + legend
 
 
 def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -357,7 +363,10 @@ def _by_group(evaluations: Mapping[str, Evaluation]) -> list[str]:
         return []
     units = ("E RMSE\nmeV/atom", "E MAE\nmeV/atom", "F RMSE\nmeV/Å", "F MAE\nmeV/Å")
     head = ["set", "group", "structures", *units]
-    return ["<h2>Errors by group</h2>", _table(head, rows, text=(1,))]
+    table = _table(head, rows, text=(0, 1))
+    if len(rows) > 10:
+        table = f"<details><summary>{len(rows)} rows</summary>{table}</details>"
+    return ["<h2>Errors by group</h2>", table]
 
 
 def _uncertainty(figures: _Figures, name: str, evaluation: Evaluation) -> list[str]:

@@ -301,7 +301,7 @@ def test_extrapolation_is_warned_about_once_and_counted(lennard_jones):
     calculator = atoms.calc = Calculator(lennard_jones(closest=3.0, furthest=5.0))
     with pytest.warns(
         ExtrapolationWarning,
-        match=r"atom 0 \(Ar\), function nearest = 2.8 lies .*\[3, 5\] by 10 % its width; and 1 more.*add such",
+        match=r"atom 0 \(Ar\), function nearest = 2.8 lies .*\[3, 5\] by 10 % of its width; and 1 more.*add such",
     ):
         atoms.get_forces()
     with warnings.catch_warnings():

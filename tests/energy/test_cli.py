@@ -102,7 +102,7 @@ def test_a_fit_writes_everything_and_says_what_is_next(fits, data, tmp_path, cap
     potential = molml.load(tmp_path / "run" / "model.molml")
     assert potential.metadata["metrics"] == metrics
     output = capsys.readouterr().out
-    assert "train  StructureDataset: 11 structures" in output
+    assert "train  11 structures" in output
     assert "RMSE / MAE" in output and "10.0 / 10.0" in output
     assert f"next: molml energy md {tmp_path}/run/model.molml STRUCTURE" in output
 

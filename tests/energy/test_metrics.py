@@ -37,7 +37,7 @@ def crystal(seed: int, symbols: str = "Ar4", *, noise: float = 0.2, a: float = 5
 
 @pytest.fixture
 def potential(lennard_jones):
-    return lennard_jones(["Ar", "Kr"])
+    return lennard_jones(["Ar", "Kr"], closest=0.5, furthest=50.0)
 
 
 def test_an_exact_potential_has_no_errors(potential):
@@ -162,6 +162,14 @@ def test_what_is_odd_is_said(potential):
     assert "only 1 of 100 structures consist of Ar-Kr" in remarks(potential, frames, 8)
     # the control: an ordinary structure has nothing odd about it
     assert remarks(potential, frames, 20) == ""
+
+
+def test_worst_structures_that_extrapolate_say_so(lennard_jones):
+    potential = lennard_jones(closest=3.4, furthest=3.9)
+    frames = [labelled(potential, Atoms("Ar2", [[0, 0, 0], [0, 0, r]])) for r in (3.3, 3.5, 5.9)]
+    assert remarks(potential, frames, 0) == "2 of 2 atoms outside the training range, atom 0 (Ar) by 20 % of its width"
+    assert remarks(potential, frames, 1) == ""
+    assert remarks(potential, frames, 2).endswith("atom 0 (Ar) by 4 times its width")
 
 
 def test_lonely_and_dilute_atoms_are_odd(potential):
