@@ -360,8 +360,8 @@ def _describe(outside: Sequence[Extrapolation]) -> str:
     return (
         f"extrapolation: atom {worst.atom} ({chemical_symbols[worst.element]}), function {worst.function} = "
         f"{worst.value:.6g} lies outside the training range [{worst.low:.6g}, {worst.high:.6g}] by "
-        f"{excess_in_words(worst)}{more}. Energies and forces are not to be trusted there: add such structures to the training data, or "
-        'take on_extrapolation="ignore" if they are known to be harmless'
+        f"{excess_in_words(worst)}{more}. Energies and forces are not to be trusted there: add such structures to the "
+        'training data, or take on_extrapolation="ignore" if they are known to be harmless'
     )
 
 

@@ -334,7 +334,7 @@ def test_every_element_is_warned_about(lennard_jones):
 def test_extrapolation_raises_when_asked_to(lennard_jones):
     atoms = Atoms("Ar3", [[0, 0, 0], [0, 0, 2.9], [0, 2.7, 2.9]])
     atoms.calc = Calculator(lennard_jones(), on_extrapolation="raise")
-    with pytest.raises(ExtrapolationError, match=r"atom 1 \(Ar\).*by 15 % its.*and 5 more") as caught:
+    with pytest.raises(ExtrapolationError, match=r"atom 1 \(Ar\).*by 15 % of its.*and 5 more") as caught:
         atoms.get_forces()
     assert caught.value.extrapolations[0].value == pytest.approx(2.7)
     assert len(caught.value.extrapolations) == 6
