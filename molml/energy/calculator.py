@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -16,34 +15,17 @@ from ase.outputs import Properties, all_outputs
 from numpy.typing import NDArray
 
 from molml.energy.data import Structures
+from molml.energy.extrapolation import ExtrapolationWatch
 from molml.energy.neighbors import neighbor_shifts
 
 if TYPE_CHECKING:
-    from molml.energy.model import Extrapolation, Potential
+    from molml.energy.model import Potential
 
-__all__ = ["Calculator", "ExtrapolationError", "ExtrapolationWarning", "VerletList"]
+__all__ = ["Calculator", "VerletList"]
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
-
-
-class ExtrapolationWarning(UserWarning):
-    """An atom sees surroundings outside the range of the training data."""
-
-
-class ExtrapolationError(ValueError):
-    """An atom sees surroundings outside the range of the training data and `on_extrapolation="raise"`.
-
-    Attributes
-    ----------
-    extrapolations : list[Extrapolation]
-        Every atom and function concerned, the furthest outside first.
-    """
-
-    def __init__(self, message: str, extrapolations: Sequence[Extrapolation]) -> None:
-        super().__init__(message)
-        self.extrapolations = list(extrapolations)
 
 
 class VerletList:
@@ -153,16 +135,15 @@ class Calculator(AseCalculator):
     ----------
     potential : LinearPotential, BehlerParrinello or Committee
     on_extrapolation : "warn", "raise" or "ignore"
-        What to do when an atom's surroundings lie outside the range of the training data: warn once for every function
-        and element and count from then on (see `extrapolations`), raise `ExtrapolationError`, or do not look (fastest).
+        What to do when an atom's surroundings lie outside the range of the training data: warn at the first one of
+        every element and when it goes ten times further, and count (see `extrapolations`); raise `ExtrapolationError`;
+        or do not look.
     skin : float, Å
         Neighbours are searched for within the cutoff plus the skin, and again only when an atom has moved by half of
         the skin. Results do not depend on it.
 
     Attributes
     ----------
-    extrapolations : dict[tuple[str, str], int]
-        How many times an atom of this element (symbol) left the training range of this function.
     n_calculations : int
         Structures calculated so far.
 
@@ -188,13 +169,18 @@ class Calculator(AseCalculator):
         self.potential = potential
         self.on_extrapolation = on_extrapolation
         self.neighbours = VerletList(potential.cutoff, skin)
-        self.extrapolations: dict[tuple[str, str], int] = {}
+        self._watch = None if on_extrapolation == "ignore" else ExtrapolationWatch(potential, on_extrapolation)
         self.n_calculations = 0
         self._blank: Structures | None = None
 
     def __repr__(self) -> str:
         symbols = " ".join(chemical_symbols[number] for number in self.potential.elements)
         return f"molml.energy.Calculator({type(self.potential).__name__}, {symbols}, cutoff={self.potential.cutoff} Å)"
+
+    @property
+    def extrapolations(self) -> dict[tuple[str, str], int]:
+        """How many times an atom of this element (symbol) left the training range of this function (name)."""
+        return {} if self._watch is None else self._watch.counts
 
     def _get_name(self) -> str:
         return "molml"
@@ -232,7 +218,7 @@ class Calculator(AseCalculator):
             No atoms, an element that the potential was not trained on, or a position that is not a finite number.
         PropertyNotImplementedError
             The stress of a structure that is not periodic in three directions.
-        ExtrapolationError
+        molml.energy.extrapolation.ExtrapolationError
             Surroundings outside the training range, with `on_extrapolation="raise"`.
         """
         if atoms is None:
@@ -250,10 +236,8 @@ class Calculator(AseCalculator):
             )
         batch = self._batch(atoms, periodic)
         prediction = self.potential.predict(batch, forces=True, stress=periodic)
-        if self.on_extrapolation != "ignore":
-            outside = self.potential.extrapolation(batch, prediction)
-            if outside:
-                self._report(outside, atoms)
+        if self._watch is not None:
+            self._watch.look(batch, prediction)
         energy = float(prediction.energy[0])
         results: dict[str, float | Floats] = {
             "energy": energy,
@@ -336,38 +320,6 @@ class Calculator(AseCalculator):
             has_stress=no,
             weight=torch.ones(1, dtype=torch.float64),
         )
-
-    def _report(self, outside: Sequence[Extrapolation], atoms: Atoms) -> None:
-        if self.on_extrapolation == "raise":
-            raise ExtrapolationError(_describe(outside), outside)
-        fresh: dict[tuple[str, str], Extrapolation] = {}
-        for item in outside:  # the furthest first
-            key = (chemical_symbols[item.element], item.function)
-            if key not in self.extrapolations:
-                fresh.setdefault(key, item)
-        for item in outside:
-            key = (chemical_symbols[item.element], item.function)
-            self.extrapolations[key] = self.extrapolations.get(key, 0) + 1
-        if fresh:
-            message = _describe(list(fresh.values()))
-            warnings.warn(message, ExtrapolationWarning, stacklevel=2)
-
-
-def _describe(outside: Sequence[Extrapolation]) -> str:
-    """One sentence about the furthest excursion, and how many more there are."""
-    worst = outside[0]
-    more = f"; and {len(outside) - 1} more" if len(outside) > 1 else ""
-    return (
-        f"extrapolation: atom {worst.atom} ({chemical_symbols[worst.element]}), function {worst.function} = "
-        f"{worst.value:.6g} lies outside the training range [{worst.low:.6g}, {worst.high:.6g}] by "
-        f"{excess_in_words(worst)}{more}. Energies and forces are not to be trusted there: add such structures to the "
-        'training data, or take on_extrapolation="ignore" if they are known to be harmless'
-    )
-
-
-def excess_in_words(item: Extrapolation) -> str:
-    """How far outside its training range a function is, in terms of the width of the range."""
-    return f"{100 * item.excess:.2g} % of its width" if item.excess < 1 else f"{item.excess:.3g} times its width"
 
 
 def _numpy(tensor: torch.Tensor | None) -> Floats:

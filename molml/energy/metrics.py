@@ -11,8 +11,8 @@ import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
-from molml.energy.calculator import excess_in_words
 from molml.energy.data import StructureDataset, Structures, n_structures, pair_vectors
+from molml.energy.extrapolation import TOLERANCE, excess_in_words
 
 if TYPE_CHECKING:
     from molml.energy.model import Potential
@@ -404,7 +404,7 @@ class _Oddities:
 
 
 def _extrapolation(potential: Potential, structure: Structures) -> list[str]:
-    outside = potential.extrapolation(structure)
+    outside = [item for item in potential.extrapolation(structure) if item.excess > TOLERANCE]
     if not outside:
         return []
     worst = outside[0]

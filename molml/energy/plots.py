@@ -363,11 +363,11 @@ def _error_histogram(axes: Axes, errors: Floats, unit: str) -> None:
 
 def _plain_log_ticks(axes: Axes) -> None:
     """Numbers instead of powers of ten on a logarithmic axis, also when it spans less than a decade."""
-    from matplotlib.ticker import LogFormatter, LogLocator
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(np.inf, np.inf)))
-    axes.yaxis.set_minor_formatter("")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _box() -> dict[str, Any]:

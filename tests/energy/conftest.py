@@ -17,6 +17,7 @@ class Prediction(NamedTuple):
     stress: torch.Tensor | None
     energy_std: torch.Tensor | None = None
     forces_std: torch.Tensor | None = None
+    features: list[torch.Tensor] = []
 
 
 class Extrapolation(NamedTuple):
@@ -60,6 +61,7 @@ class LennardJones:
         virial = torch.zeros(n, 3, 3, dtype=torch.float64).index_add(0, batch.structure[batch.first], outer)
         volume = batch.volume[:, None, None]
         tensor = torch.where(volume > 0, virial / torch.where(volume > 0, volume, 1.0), 0.0)
+        nearest = self._nearest(batch)
         return Prediction(
             energy,
             energies,
@@ -67,7 +69,14 @@ class LennardJones:
             tensor if stress else None,
             0.1 * energy.abs() if self.std else None,
             0.1 * force.abs() if self.std and forces else None,
+            [nearest[batch.numbers == number, None].expand(-1, 2) for number in self.elements],
         )
+
+    def _nearest(self, batch: Structures) -> torch.Tensor:
+        """Distance of every atom to its nearest neighbour; in the middle of the range if it has none."""
+        nearest = torch.full((len(batch.numbers),), torch.inf, dtype=torch.float64)
+        nearest = nearest.scatter_reduce(0, batch.first, pair_vectors(batch).norm(dim=1), "amin")
+        return torch.where(nearest < torch.inf, nearest, 0.5 * (self.closest + self.furthest))
 
     @property
     def features(self) -> "LennardJones":
@@ -82,17 +91,14 @@ class LennardJones:
         return {chemical_symbols[number]: bounds for number in self.elements}
 
     def extrapolation(self, batch: Structures, prediction: Prediction | None = None) -> list[Extrapolation]:
-        r = pair_vectors(batch).norm(dim=1)
-        nearest = torch.full((len(batch.numbers),), torch.inf, dtype=torch.float64)
-        nearest = nearest.scatter_reduce(0, batch.first, r, "amin")
-        span = self.furthest - self.closest
+        span = max(self.furthest - self.closest, 1e-12)
         found = []
-        for atom, value in enumerate(nearest.tolist()):
+        for atom, value in enumerate(self._nearest(batch).tolist()):
             excess = max(self.closest - value, value - self.furthest) / span
             found += [
                 Extrapolation(atom, int(batch.numbers[atom]), name, value, self.closest, self.furthest, excess)
                 for name in ("nearest", "nearest²")
-                if 0 < excess < float("inf")
+                if excess > 0
             ]
         return sorted(found, key=lambda item: -item.excess)
 

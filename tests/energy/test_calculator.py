@@ -18,7 +18,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from ase.units import fs, kB
 
-from molml.energy.calculator import Calculator, ExtrapolationError, ExtrapolationWarning, VerletList
+from molml.energy.calculator import Calculator, VerletList
+from molml.energy.extrapolation import ExtrapolationError, ExtrapolationWarning
 from molml.energy.neighbors import neighbor_pairs
 
 
@@ -299,10 +300,8 @@ def test_a_potential_without_forces_is_refused(lennard_jones):
 def test_extrapolation_is_warned_about_once_and_counted(lennard_jones):
     atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 2.8]])
     calculator = atoms.calc = Calculator(lennard_jones(closest=3.0, furthest=5.0))
-    with pytest.warns(
-        ExtrapolationWarning,
-        match=r"atom 0 \(Ar\), function nearest = 2.8 lies .*\[3, 5\] by 10 % of its width; and 1 more.*add such",
-    ):
+    message = r"atom 0 \(Ar\), function nearest = 2.8 lies .*\[3, 5\] by 10 % of its width \(and 3 more\).*add such"
+    with pytest.warns(ExtrapolationWarning, match=message):
         atoms.get_forces()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -311,6 +310,35 @@ def test_extrapolation_is_warned_about_once_and_counted(lennard_jones):
         atoms.positions[1, 2] = 3.5
         atoms.get_forces()
     assert calculator.extrapolations == {("Ar", "nearest"): 4, ("Ar", "nearest²"): 4}
+
+
+def test_extrapolation_that_goes_ten_times_further_is_told_again(lennard_jones):
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 2.98]])
+    atoms.calc = Calculator(lennard_jones(closest=3.0, furthest=5.0))
+    with pytest.warns(ExtrapolationWarning, match="by 1 % of its width"):
+        atoms.get_forces()
+    atoms.positions[1, 2] = 2.75
+    with pytest.warns(ExtrapolationWarning, match="by 12 % of its width"):
+        atoms.get_forces()
+
+
+def test_a_hair_beyond_the_range_is_nothing(lennard_jones):
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 2.995]])
+    calculator = atoms.calc = Calculator(lennard_jones(closest=3.0, furthest=5.0), on_extrapolation="raise")
+    atoms.get_forces()
+    assert calculator.extrapolations == {}
+    atoms.positions[1, 2] = 2.98
+    with pytest.raises(ExtrapolationError):
+        atoms.get_forces()
+
+
+def test_a_function_that_was_constant_in_training_is_not_outside_by_rounding(lennard_jones):
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 4.0 + 1e-13]])
+    atoms.calc = Calculator(lennard_jones(closest=4.0, furthest=4.0), on_extrapolation="raise")
+    atoms.get_forces()
+    atoms.positions[1, 2] = 4.1
+    with pytest.raises(ExtrapolationError):
+        atoms.get_forces()
 
 
 def test_far_excursions_are_counted_in_widths(lennard_jones):
@@ -334,11 +362,22 @@ def test_every_element_is_warned_about(lennard_jones):
 def test_extrapolation_raises_when_asked_to(lennard_jones):
     atoms = Atoms("Ar3", [[0, 0, 0], [0, 0, 2.9], [0, 2.7, 2.9]])
     atoms.calc = Calculator(lennard_jones(), on_extrapolation="raise")
-    with pytest.raises(ExtrapolationError, match=r"atom 1 \(Ar\).*by 15 % of its.*and 5 more") as caught:
+    with pytest.raises(ExtrapolationError, match=r"atom 1 \(Ar\).*by 15 % of its width \(and 5 more\)") as caught:
         atoms.get_forces()
     assert caught.value.extrapolations[0].value == pytest.approx(2.7)
     assert len(caught.value.extrapolations) == 6
     assert atoms.calc.results == {}
+
+
+def test_raising_goes_on_raising(lennard_jones):
+    atoms = Atoms("Ar2", [[0, 0, 0], [0, 0, 2.8]])
+    atoms.calc = Calculator(lennard_jones(), on_extrapolation="raise")
+    for distance in (2.8, 2.9, 2.85):
+        atoms.positions[1, 2] = distance
+        with pytest.raises(ExtrapolationError):
+            atoms.get_forces()
+    atoms.positions[1, 2] = 3.5
+    assert np.isfinite(atoms.get_forces()).all()
 
 
 def test_extrapolation_is_not_looked_at_when_ignored(lennard_jones):
@@ -348,6 +387,7 @@ def test_extrapolation_is_not_looked_at_when_ignored(lennard_jones):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isfinite(atoms.get_forces()).all()
+    assert atoms.calc.extrapolations == {}
 
 
 # life with ASE
