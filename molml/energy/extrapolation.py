@@ -21,6 +21,11 @@ TOLERANCE = 0.005
 ESCALATION = 10.0
 """With hundreds of functions, a line for each would bury the news; this many times further out is news."""
 
+ADVICE = (
+    "Energies and forces are not to be trusted there: add such structures to the training data, or take "
+    'on_extrapolation="ignore" if they are known to be harmless'
+)
+
 
 class ExtrapolationWarning(UserWarning):
     """An atom sees surroundings outside the range of the training data."""
@@ -88,7 +93,7 @@ class ExtrapolationWatch:
         ExtrapolationError
             If an atom is outside and the action is "raise".
         """
-        news = False
+        news, first = False, not any(self._told)
         for element, values in enumerate(prediction.features):
             block = values.numpy()
             excess = np.maximum(self._low[element] - block, block - self._high[element])
@@ -104,9 +109,11 @@ class ExtrapolationWatch:
             return
         outside = [item for item in self.potential.extrapolation(batch, prediction) if item.excess > TOLERANCE]
         if self.action == "raise":
-            raise ExtrapolationError(_describe(outside), outside)
-        more = "More of it is counted, and told when it goes ten times further."
-        warnings.warn(f"{_describe(outside)}. {more}", ExtrapolationWarning, stacklevel=3)
+            raise ExtrapolationError(f"{_describe(outside)}. {ADVICE}", outside)
+        text = _describe(outside)
+        if first:
+            text += f". {ADVICE}. More of it is counted, and told when it goes ten times further"
+        warnings.warn(text, ExtrapolationWarning, stacklevel=3)
 
 
 def excess_in_words(item: Extrapolation) -> str:
@@ -115,12 +122,11 @@ def excess_in_words(item: Extrapolation) -> str:
 
 
 def _describe(outside: Sequence[Extrapolation]) -> str:
-    """The furthest excursion, how many more there are, and what to do."""
+    """The furthest excursion, and how many more there are."""
     worst = outside[0]
     more = f" (and {len(outside) - 1} more)" if len(outside) > 1 else ""
     return (
         f"extrapolation: atom {worst.atom} ({chemical_symbols[worst.element]}), function {worst.function} = "
         f"{worst.value:.6g} lies outside the training range [{worst.low:.6g}, {worst.high:.6g}] by "
-        f"{excess_in_words(worst)}{more}. Energies and forces are not to be trusted there: add such structures to the "
-        'training data, or take on_extrapolation="ignore" if they are known to be harmless'
+        f"{excess_in_words(worst)}{more}"
     )
