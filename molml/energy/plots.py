@@ -130,6 +130,9 @@ def plot_learning_curve(
     if term not in names:
         raise ValueError(f"term must be one of {', '.join(names) or 'none, as the history is empty'}, got {term!r}")
     title, factor, unit = TERMS.get(term, (term.replace("_", " "), 1.0, ""))
+    # an epoch that the clock cut short averages over other structures than the rest
+    longest = max(row.get("batches", 0) for row in history)
+    history = [row for row in history if row.get("batches", 0) == longest]
     axes = _axes(ax, (5.4, 3.6))
     positive = True
     members = list(dict.fromkeys(row.get("member", 1) for row in history))

@@ -108,6 +108,11 @@ def test_terms_without_logarithm_or_validation_are_drawn():
     assert plot_learning_curve(HISTORY[:1], "objective").get_ylabel() == "objective"
 
 
+def test_an_epoch_that_was_cut_short_is_left_out():
+    rows = [{"batches": 7, **row} for row in HISTORY[:-1]] + [{"batches": 3, **HISTORY[-1]}]
+    assert len(plot_learning_curve(rows).lines[0].get_xdata()) == len(HISTORY) - 1
+
+
 def test_members_of_a_committee_have_a_line_each():
     axes = plot_learning_curve([{"member": k, **row} for k in (1, 2, 3) for row in HISTORY])
     lines = [line for line in axes.lines if len(line.get_xdata()) == len(HISTORY)]
