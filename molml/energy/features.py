@@ -4,10 +4,10 @@ Every function of an atom's surroundings is built from a few moments,
 
     A[s, l, m] = sum_j  w_s(element of j) · R_s(r_ij) · f_c(r_ij) · Y_lm(direction of j),
 
-one sum over neighbours each. A radial function is the l = 0 moment itself; a sum over pairs of neighbours of a polynomial
-in their angle is a sum of products of two moments (addition theorem); products of three moments see four atoms at a
-time. The cost is linear in the number of neighbours whatever the body order. Only G4, which needs the distance between
-the two neighbours, and G5 with a fractional zeta have to visit every pair of neighbours.
+one sum over neighbours each. A radial function is the l = 0 moment itself; a sum over pairs of neighbours of a
+polynomial in their angle is a sum of products of two moments (addition theorem); products of three moments see four
+atoms at a time. The cost is linear in the number of neighbours whatever the body order. Only G4, which needs the
+distance between the two neighbours, and G5 with a fractional zeta have to visit every pair of neighbours.
 
 :mod:`molml.energy.kernels` holds the fast implementation of the same definition.
 """
@@ -15,8 +15,8 @@ the two neighbours, and G5 with a fractional zeta have to visit every pair of ne
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
 from molml.energy.data import Structures, pair_vectors
-from molml.energy.harmonics import coupling, n_harmonics, real_harmonics
+from molml.energy.harmonics import coupling, n_harmonics, normalisation, real_harmonics
 
 CUTOFF_FUNCTIONS = ("cosine", "tanh", "polynomial")
 ANY = "*"
@@ -32,13 +32,29 @@ ANY = "*"
 
 
 class G1(NamedTuple):
-    """Sum of the cutoff function over the neighbours of one element. Behler, J. Chem. Phys. 134, 074106 (2011), eq. 5."""
+    """Sum of the cutoff function over the neighbours of one element.
+
+    References
+    ----------
+    Behler, J. Chem. Phys. 134, 074106 (2011), eq. 5.
+    """
 
     neighbour: str
 
 
 class G2(NamedTuple):
-    """Gaussian shell exp(-eta (r - r_s)²). Behler (2011), eq. 6. ``eta`` in Å⁻², ``r_s`` in Å."""
+    """Gaussian shell: the sum over neighbours of exp(-eta (r - r_s)²) f_c(r).
+
+    Attributes
+    ----------
+    neighbour : str
+    eta : float, Å⁻²
+    r_s : float, Å
+
+    References
+    ----------
+    Behler, J. Chem. Phys. 134, 074106 (2011), eq. 6.
+    """
 
     neighbour: str
     eta: float
@@ -46,17 +62,42 @@ class G2(NamedTuple):
 
 
 class G3(NamedTuple):
-    """Damped cosine cos(kappa r). Behler (2011), eq. 7. ``kappa`` in Å⁻¹."""
+    """Damped cosine: the sum over neighbours of cos(kappa r) f_c(r).
+
+    Attributes
+    ----------
+    neighbour : str
+    kappa : float, Å⁻¹
+
+    References
+    ----------
+    Behler, J. Chem. Phys. 134, 074106 (2011), eq. 7.
+    """
 
     neighbour: str
     kappa: float
 
 
 class G4(NamedTuple):
-    """Narrow angular function, with the cutoff of the third side. Behler (2011), eq. 8; every pair of neighbours once.
+    """Narrow angular function, with the cutoff of the third side; every pair of neighbours counts once.
 
     2^(1-zeta) (1 + lambda cos θ)^zeta exp(-eta [(r_ij - r_s)² + (r_ik - r_s)² + (r_jk - r_s)²]) f_c f_c f_c.
     RuNNer and n2p2 call it type 3.
+
+    Attributes
+    ----------
+    neighbours : tuple of two str
+    eta : float, Å⁻²
+    zeta : float
+        At least 1.
+    lambda_ : float
+        1 or -1.
+    r_s : float, Å
+        0 in Behler's paper.
+
+    References
+    ----------
+    Behler, J. Chem. Phys. 134, 074106 (2011), eq. 8.
     """
 
     neighbours: tuple[str, str]
@@ -67,10 +108,15 @@ class G4(NamedTuple):
 
 
 class G5(NamedTuple):
-    """Wide angular function, without the third side. Behler (2011), eq. 9; every pair of neighbours once.
+    """Wide angular function, without the third side; every pair of neighbours counts once.
 
-    2^(1-zeta) (1 + lambda cos θ)^zeta exp(-eta [(r_ij - r_s)² + (r_ik - r_s)²]) f_c f_c. RuNNer and n2p2 call it type 9.
-    A whole zeta up to 8 is computed in time linear in the neighbours.
+    2^(1-zeta) (1 + lambda cos θ)^zeta exp(-eta [(r_ij - r_s)² + (r_ik - r_s)²]) f_c f_c.
+    RuNNer and n2p2 call it type 9. A whole zeta up to 8 is computed in time linear in the neighbours. Attributes are as
+    in :class:`G4`.
+
+    References
+    ----------
+    Behler, J. Chem. Phys. 134, 074106 (2011), eq. 9.
     """
 
     neighbours: tuple[str, str]
@@ -83,8 +129,16 @@ class G5(NamedTuple):
 class ThreeBody(NamedTuple):
     """Product of two moments: the sum over j and k, j = k included, of g(r_ij) h(r_ik) P_degree(cos θ).
 
-    ``radials`` are (eta, r_s) of the two Gaussians g and h. Every wide angular function with a whole zeta is a linear
-    combination of these (and of radial functions), so they carry the same knowledge at less cost.
+    Every wide angular function with a whole zeta is a linear combination of these (and of radial functions), so they
+    carry the same knowledge at less cost.
+
+    Attributes
+    ----------
+    neighbours : tuple of two str
+    radials : tuple of two (eta in Å⁻², r_s in Å)
+        The Gaussians g and h, each times the cutoff function.
+    degree : int
+        Of the Legendre polynomial, up to 12.
     """
 
     neighbours: tuple[str, str]
@@ -93,7 +147,20 @@ class ThreeBody(NamedTuple):
 
 
 class FourBody(NamedTuple):
-    """Invariant product of three moments (Drautz, Phys. Rev. B 99, 014104 (2019), B = 3), Gaussians as radial functions."""
+    """Product of three moments, coupled to an invariant: a sum over triples of neighbours, repeats included.
+
+    Attributes
+    ----------
+    neighbours : tuple of three str
+    radials : tuple of three (eta in Å⁻², r_s in Å)
+        Gaussians, each times the cutoff function.
+    degrees : tuple of three int
+        Up to 12; they obey the triangle rule and have an even sum (:func:`molml.energy.harmonics.coupling`).
+
+    References
+    ----------
+    Drautz, Phys. Rev. B 99, 014104 (2019), the products of three atomic base functions.
+    """
 
     neighbours: tuple[str, str, str]
     radials: tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
@@ -101,62 +168,97 @@ class FourBody(NamedTuple):
 
 
 Function = G1 | G2 | G3 | G4 | G5 | ThreeBody | FourBody
-_KINDS = {kind.__name__: kind for kind in (G1, G2, G3, G4, G5, ThreeBody, FourBody)}
+_KINDS: dict[str, Callable[..., Function]] = {kind.__name__: kind for kind in (G1, G2, G3, G4, G5, ThreeBody, FourBody)}
+_MAX_DEGREE = 12
 _MAX_MOMENT_ZETA = 8  # beyond it the pair loop is no slower and loses no digits to cancellation
 
 # radial forms, as the kernels number them
 GAUSSIAN, COSINE, PRODUCT = 0, 1, 2
 
 
-class Tables(NamedTuple):
-    """A set of symmetry functions as flat arrays, the form both implementations work from.
+class Basis(NamedTuple):
+    """How the moments are made: the radial functions, and which of them are summed over which neighbours.
 
     Columns of the moment array: first the l = 0 moments that nothing else needs ("scalars"), then (degree + 1)² columns
     for every tensor slot.
     """
 
-    cutoff: float
-    cutoff_function: int
-    degree: int
+    cutoff: float  # Å
+    cutoff_function: int  # index into CUTOFF_FUNCTIONS
+    degree: int  # highest l of any slot
+    normalisation: np.ndarray  # (degree + 1, degree + 1), of the harmonics
     radial_form: np.ndarray  # (n_radials,) GAUSSIAN, COSINE or PRODUCT (of two earlier ones)
     radial_parameters: np.ndarray  # (n_radials, 2)
     scalar_radial: np.ndarray  # (n_scalars,)
     scalar_weight: np.ndarray  # (n_scalars, n_elements)
     tensor_radial: np.ndarray  # (n_tensors,)
     tensor_weight: np.ndarray  # (n_tensors, n_elements)
-    centres: tuple[CentreTables, ...]  # one per element
 
     @property
     def n_moments(self) -> int:
+        """Columns of the moment array."""
         return len(self.scalar_radial) + len(self.tensor_radial) * n_harmonics(self.degree)
+
+
+class Invariants(NamedTuple):
+    """Which products of moments are taken, by column: single ones, sums over pairs, sums over triples."""
+
+    linear: np.ndarray  # (n_linear,)
+    quadratic: np.ndarray  # (n_quadratic, 3): first column of two blocks, length
+    cubic_start: np.ndarray  # (n_cubic + 1,) into the terms
+    cubic_columns: np.ndarray  # (n_terms, 3)
+    cubic_value: np.ndarray  # (n_terms,)
 
 
 class CentreTables(NamedTuple):
     """What is computed for the atoms of one central element: invariants, then functions as combinations of them."""
 
-    linear: np.ndarray  # (n_linear,) moment columns used as they are
-    quadratic: np.ndarray  # (n_quadratic, 3): first column of two blocks, length
-    cubic_start: np.ndarray  # (n_cubic + 1,) into the terms
-    cubic_columns: np.ndarray  # (n_terms, 3)
-    cubic_value: np.ndarray  # (n_terms,)
-    triple: np.ndarray  # (n_triple, 7): element a, element b (-1: any), eta, zeta, lambda, r_s, 1 if the third side counts
+    invariants: Invariants
+    triple: np.ndarray  # (n_triple, 7): elements a and b (-1: any), eta, zeta, lambda, r_s, 1 if the third side counts
     combination: np.ndarray | None  # (n_functions, n_invariants), None for the identity
 
     @property
     def n_moment_invariants(self) -> int:
-        return len(self.linear) + len(self.quadratic) + len(self.cubic_start) - 1
+        """Invariants made of moments; those that need every pair of neighbours come after them."""
+        return len(self.invariants.linear) + len(self.invariants.quadratic) + len(self.invariants.cubic_start) - 1
+
+    @property
+    def n_invariants(self) -> int:
+        """Invariants of both kinds."""
+        return self.n_moment_invariants + len(self.triple)
+
+    @property
+    def n_functions(self) -> int:
+        """Symmetry functions of the element."""
+        return self.n_invariants if self.combination is None else len(self.combination)
+
+
+class Tables(NamedTuple):
+    """A set of symmetry functions as flat arrays, the form both implementations work from."""
+
+    basis: Basis
+    centres: tuple[CentreTables, ...]  # one per element
 
 
 def cutoff_values(distances: Tensor, cutoff: float, kind: int) -> Tensor:
-    """Cutoff function: 1 at 0, and 0 with zero slope from ``cutoff`` (Å) on.
+    """Cutoff function: 1 at 0, and 0 with zero slope from ``cutoff`` on.
 
     Parameters
     ----------
     distances : Tensor, shape (n,), Å
     cutoff : float, Å
     kind : int
-        0 cosine, ½ [1 + cos(π r / r_c)]; 1 tanh³(1 - r / r_c), scaled to 1 at zero; 2 the polynomial
-        1 - 10 x³ + 15 x⁴ - 6 x⁵, whose second derivative vanishes at both ends as well.
+        Index into :data:`CUTOFF_FUNCTIONS`. With x = r / r_c: 0 is ½ [1 + cos(π x)]; 1 is tanh³(1 - x), scaled to 1 at
+        zero; 2 is the polynomial 1 - 10 x³ + 15 x⁴ - 6 x⁵, whose second derivative vanishes at both ends as well.
+
+    Returns
+    -------
+    Tensor, shape (n,)
+
+    References
+    ----------
+    Behler, J. Chem. Phys. 134, 074106 (2011), eq. 4 (cosine); Behler, Phys. Chem. Chem. Phys. 13, 17930 (2011) (tanh³);
+    Singraber, Behler, Dellago, J. Chem. Theory Comput. 15, 1827 (2019) (polynomials).
     """
     x = distances / cutoff
     if kind == 0:
@@ -182,6 +284,8 @@ class SymmetryFunctions:
     ------
     ValueError
         For an unknown element, a function of a neighbour that is no central element, or a parameter out of its range.
+    TypeError
+        For something that is no symmetry function.
 
     Examples
     --------
@@ -189,7 +293,8 @@ class SymmetryFunctions:
     >>> from molml.energy import StructureDataset, SymmetryFunctions
     >>> from molml.energy.features import G2, G5
     >>> water = molecule("H2O")
-    >>> g = SymmetryFunctions({"H": [G2("O", 1.0, 1.0)], "O": [G2("H", 1.0, 1.0), G5(("H", "H"), 0.1, 2, -1)]}, cutoff=6.0)
+    >>> functions = {"H": [G2("O", 1.0, 1.0)], "O": [G2("H", 1.0, 1.0), G5(("H", "H"), 0.1, 2, -1)]}
+    >>> g = SymmetryFunctions(functions, cutoff=6.0)
     >>> g.names("O")
     ['G2(H, eta=1, r_s=1)', 'G5(H H, eta=0.1, zeta=2, lambda_=-1)']
     """
@@ -266,16 +371,32 @@ class SymmetryFunctions:
 
 
 def reference_features(functions: SymmetryFunctions, batch: Structures, vectors: Tensor) -> dict[int, Tensor]:
-    """The definition, written with plain torch operations: any device, differentiable twice."""
-    tables = functions.tables
+    """The definition, written with plain torch operations: any device, differentiable twice.
+
+    Parameters
+    ----------
+    functions : SymmetryFunctions
+    batch : Structures
+    vectors : Tensor, shape (n_pairs, 3), Å
+
+    Returns
+    -------
+    dict from atomic number to Tensor, shape (n_atoms of that element, n_functions), in the order of the batch
+
+    Raises
+    ------
+    ValueError
+        For an atom of an element without functions.
+    """
+    basis, centres = functions.tables
     device, dtype = vectors.device, vectors.dtype
     species = element_index(functions.elements, batch.numbers)
     neighbour = species[batch.second]
     # r = 0 never occurs (the border refuses overlapping atoms), so the plain norm is differentiable
     distances = vectors.norm(dim=-1)
-    fc = cutoff_values(distances, tables.cutoff, tables.cutoff_function)
+    fc = cutoff_values(distances, basis.cutoff, basis.cutoff_function)
     radial: list[Tensor] = []
-    for form, (a, b) in zip(tables.radial_form.tolist(), tables.radial_parameters.tolist(), strict=True):
+    for form, (a, b) in zip(basis.radial_form.tolist(), basis.radial_parameters.tolist(), strict=True):
         if form == GAUSSIAN:
             radial.append(torch.exp(-a * (distances - b) ** 2) * fc)
         elif form == COSINE:
@@ -288,34 +409,36 @@ def reference_features(functions: SymmetryFunctions, batch: Structures, vectors:
     def tensor(array: np.ndarray) -> Tensor:
         return torch.as_tensor(array, device=device, dtype=dtype)
 
-    scalars = shells[:, tables.scalar_radial] * tensor(tables.scalar_weight).T[neighbour]
-    weighted = shells[:, tables.tensor_radial] * tensor(tables.tensor_weight).T[neighbour]
-    harmonics = real_harmonics(vectors / distances[:, None], tables.degree)
+    scalars = shells[:, basis.scalar_radial] * tensor(basis.scalar_weight).T[neighbour]
+    weighted = shells[:, basis.tensor_radial] * tensor(basis.tensor_weight).T[neighbour]
+    harmonics = real_harmonics(vectors / distances[:, None], basis.degree)
     products = (weighted[:, :, None] * harmonics[:, None, :]).flatten(1)
-    moments = vectors.new_zeros(n_atoms, tables.n_moments).index_add(
+    moments = vectors.new_zeros(n_atoms, basis.n_moments).index_add(
         0, batch.first, torch.cat([scalars, products], dim=1)
     )
 
     features = {}
-    for index, (number, centre) in enumerate(zip(functions.elements, tables.centres, strict=True)):
+    for index, (number, centre) in enumerate(zip(functions.elements, centres, strict=True)):
         atoms = torch.nonzero(species == index).flatten()
-        own = moments[atoms]
-        columns = [own[:, centre.linear]]
-        columns += [
-            (own[:, a : a + n] * own[:, b : b + n]).sum(1, keepdim=True) for a, b, n in centre.quadratic.tolist()
-        ]
-        if len(centre.cubic_start) > 1:
-            a, b, c = (own[:, centre.cubic_columns[:, i]] for i in range(3))
-            owner = torch.as_tensor(
-                np.repeat(np.arange(len(centre.cubic_start) - 1), np.diff(centre.cubic_start)), device=device
-            )
-            terms = tensor(centre.cubic_value) * a * b * c
-            columns.append(own.new_zeros(len(atoms), len(centre.cubic_start) - 1).index_add(1, owner, terms))
+        columns = _products(moments[atoms], centre.invariants)
         if len(centre.triple):
             columns.append(_triples(functions, batch, vectors, distances, fc, neighbour, centre.triple)[atoms])
         invariants = torch.cat(columns, dim=1)
         features[number] = invariants if centre.combination is None else invariants @ tensor(centre.combination).T
     return features
+
+
+def _products(moments: Tensor, invariants: Invariants) -> list[Tensor]:
+    """Invariants made of moments: blocks of columns."""
+    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
+    columns = [moments[:, linear]]
+    columns += [(moments[:, a : a + n] * moments[:, b : b + n]).sum(1, keepdim=True) for a, b, n in quadratic.tolist()]
+    owner = np.repeat(np.arange(len(cubic_start) - 1), np.diff(cubic_start))
+    a, b, c = (moments[:, cubic_columns[:, i]] for i in range(3))
+    terms = torch.as_tensor(cubic_value, device=moments.device, dtype=moments.dtype) * a * b * c
+    cubic = moments.new_zeros(len(moments), len(cubic_start) - 1)
+    columns.append(cubic.index_add(1, torch.as_tensor(owner, device=moments.device), terms))
+    return columns
 
 
 def _triples(
@@ -335,7 +458,7 @@ def _triples(
     squared = (side**2).sum(-1)
     # j and k may be two images at the same place only if atoms overlap, which the border refuses
     third = squared.sqrt()
-    fc_third = cutoff_values(third, functions.cutoff, functions.tables.cutoff_function)
+    fc_third = cutoff_values(third, functions.cutoff, functions.tables.basis.cutoff_function)
     z = torch.as_tensor(functions.elements, device=vectors.device, dtype=vectors.dtype)
     columns = []
     for a, b, eta, zeta, lambda_, r_s, narrow in table.tolist():
@@ -385,7 +508,7 @@ def element_index(elements: Sequence[int], numbers: Tensor) -> Tensor:
     return index
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
 
 
@@ -397,45 +520,62 @@ def _check_symbol(symbol: str) -> None:
 def _check_function(function: Function, centre: str, symbols: set[str]) -> None:
     if type(function) not in _KINDS.values():
         raise TypeError(f"functions of {centre} must be {', '.join(_KINDS)}, got {type(function).__name__}")
-    neighbours: Iterable[str] = (function.neighbour,) if isinstance(function, G1 | G2 | G3) else function.neighbours
+    n_neighbours = 1 if isinstance(function, G1 | G2 | G3) else 3 if isinstance(function, FourBody) else 2
+    neighbours: Sequence[str] = (function.neighbour,) if isinstance(function, G1 | G2 | G3) else function.neighbours
+    name = f"{_name(function)} of {centre}"
     for neighbour in neighbours:
         if neighbour != ANY and neighbour not in symbols:
             raise ValueError(
-                f"{_name(function)} of {centre}: neighbour {neighbour!r} is no central element; "
+                f"{name}: neighbour {neighbour!r} is no central element; "
                 f"expected one of {', '.join(sorted(symbols))} or '{ANY}'"
             )
-    if isinstance(function, G4 | G5) and (ANY in function.neighbours) and set(function.neighbours) != {ANY}:
-        raise ValueError(f"{_name(function)} of {centre}: '{ANY}' must stand for both neighbours or for none")
+    lengths = {len(neighbours)}
+    lengths |= {len(function.radials)} if isinstance(function, ThreeBody | FourBody) else set()
+    lengths |= {len(function.degrees)} if isinstance(function, FourBody) else set()
+    if lengths != {n_neighbours}:
+        raise ValueError(f"{name}: neighbours, radials and degrees must number {n_neighbours} each")
+    numbers = [value for value in _flat(function) if not isinstance(value, str)]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+        raise ValueError(f"{name}: parameters must be finite Python numbers, got {numbers}")
     etas = [function.eta] if isinstance(function, G2 | G4 | G5) else []
     if isinstance(function, ThreeBody | FourBody):
         etas = [eta for eta, _ in function.radials]
         degrees = (function.degree,) if isinstance(function, ThreeBody) else function.degrees
-        if min(degrees) < 0 or max(degrees) > 12:
-            raise ValueError(f"{_name(function)} of {centre}: degrees must lie between 0 and 12")
+        if any(not isinstance(degree, int) or not 0 <= degree <= _MAX_DEGREE for degree in degrees):
+            raise ValueError(f"{name}: degrees must be whole numbers from 0 to {_MAX_DEGREE}")
         if isinstance(function, FourBody):
             coupling(*function.degrees)
     if any(eta < 0 for eta in etas):
-        raise ValueError(f"{_name(function)} of {centre}: eta must not be negative (Å⁻²)")
+        raise ValueError(f"{name}: eta must not be negative (Å⁻²)")
     if isinstance(function, G4 | G5):
+        if ANY in neighbours and set(neighbours) != {ANY}:
+            raise ValueError(f"{name}: '{ANY}' must stand for both neighbours or for none")
         if function.zeta < 1:
-            raise ValueError(f"{_name(function)} of {centre}: zeta must be at least 1")
+            raise ValueError(f"{name}: zeta must be at least 1")
         if function.lambda_ not in (1, -1):
-            raise ValueError(f"{_name(function)} of {centre}: lambda_ must be 1 or -1")
+            raise ValueError(f"{name}: lambda_ must be 1 or -1")
+
+
+def _flat(value: object) -> Iterable[object]:
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value
 
 
 def _name(function: Function) -> str:
-    def text(value: object) -> str:
-        if isinstance(value, str):
-            return value
-        if isinstance(value, int | float):
-            return f"{value:.4g}"
-        return " ".join(text(item) if not isinstance(item, tuple) else f"({text(item)})" for item in value)  # type: ignore[attr-defined]
-
     first, *rest = function._fields
-    parts = [text(getattr(function, first)), *(f"{field}={text(getattr(function, field))}" for field in rest)]
     if isinstance(function, G2 | G4 | G5) and function.r_s == 0.0:
-        parts.pop()
+        rest.remove("r_s")
+    parts = [_text(getattr(function, first)), *(f"{field}={_text(getattr(function, field))}" for field in rest)]
     return f"{type(function).__name__}({', '.join(parts)})"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return " ".join(f"({_text(item)})" if isinstance(item, tuple | list) else _text(item) for item in value)
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)
 
 
 # ------------------------------------------------------------------------------------------------- compiling to tables
@@ -485,18 +625,19 @@ def _compile(functions: SymmetryFunctions) -> Tables:
         return np.array(list(values), dtype=dtype).reshape(shape)
 
     n_elements = len(functions.elements)
-    return Tables(
+    basis = Basis(
         cutoff=functions.cutoff,
         cutoff_function=CUTOFF_FUNCTIONS.index(functions.cutoff_function),
         degree=builder.degree,
+        normalisation=normalisation(builder.degree),
         radial_form=array((form for form, _, _ in builder.radials), np.int64, (-1,)),
         radial_parameters=array(((a, b) for _, a, b in builder.radials), np.float64, (-1, 2)),
         scalar_radial=array((radial for radial, _ in scalars), np.int64, (-1,)),
         scalar_weight=array((weights for _, weights in scalars), np.float64, (-1, n_elements)),
         tensor_radial=array((radial for radial, _ in builder.tensors), np.int64, (-1,)),
         tensor_weight=array((weights for _, weights in builder.tensors), np.float64, (-1, n_elements)),
-        centres=tuple(draft.finish(column, n_scalars, width) for draft in drafts),
     )
+    return Tables(basis, tuple(draft.finish(column, n_scalars, width) for draft in drafts))
 
 
 class _Draft:
@@ -519,7 +660,7 @@ class _Draft:
             return n_scalars + slot * width + degree * degree
 
         linear = [scalar_column[index] for (index,) in self.linear]
-        quadratic = [(column(s, l), column(t, l), 2 * l + 1) for s, t, l in self.quadratic]
+        quadratic = [(column(s, degree), column(t, degree), 2 * degree + 1) for s, t, degree in self.quadratic]
         start, columns, values = [0], [np.zeros((0, 3), dtype=np.int64)], [np.zeros(0)]
         for key in self.cubic:
             index, value = coupling(*(degree for _, degree in key))
@@ -536,11 +677,13 @@ class _Draft:
                 combination[row, offsets[kind] + getattr(self, kind)[key]] += coefficient
         identity = combination.shape[0] == n_invariants and np.array_equal(combination, np.eye(n_invariants))
         return CentreTables(
-            linear=np.array(linear, dtype=np.int64),
-            quadratic=np.array(quadratic, dtype=np.int64).reshape(-1, 3),
-            cubic_start=np.array(start, dtype=np.int64),
-            cubic_columns=np.concatenate(columns),
-            cubic_value=np.concatenate(values),
+            Invariants(
+                linear=np.array(linear, dtype=np.int64),
+                quadratic=np.array(quadratic, dtype=np.int64).reshape(-1, 3),
+                cubic_start=np.array(start, dtype=np.int64),
+                cubic_columns=np.concatenate(columns),
+                cubic_value=np.concatenate(values),
+            ),
             triple=np.array(list(self.triple), dtype=np.float64).reshape(-1, 7),
             combination=None if identity else combination,
         )
@@ -563,9 +706,7 @@ def _translate(function: Function, builder: _Builder, draft: _Draft) -> list[tup
     if isinstance(function, FourBody):
         parts = [
             (builder.tensor(builder.radial(GAUSSIAN, *radial), builder.weights(neighbour), degree), degree)
-            for neighbour, radial, degree in zip(
-                function.neighbours, function.radials, function.degrees, strict=True
-            )
+            for neighbour, radial, degree in zip(function.neighbours, function.radials, function.degrees, strict=True)
         ]
         return [(*draft.add("cubic", tuple(sorted(parts))), 1.0)]
     if isinstance(function, G5) and float(function.zeta).is_integer() and function.zeta <= _MAX_MOMENT_ZETA:
@@ -576,7 +717,7 @@ def _translate(function: Function, builder: _Builder, draft: _Draft) -> list[tup
 
 
 def _wide(function: G5, builder: _Builder, draft: _Draft) -> list[tuple[str, tuple, float]]:
-    """G5 with a whole zeta: (1 + λ x)^ζ in Legendre polynomials, each a product of two moments, less the j = k terms."""
+    """G5 with a whole zeta: (1 + λ x)^ζ in Legendre polynomials, each a product of two moments, less j = k."""
     zeta = int(function.zeta)
     legendre = np.polynomial.legendre.poly2leg([math.comb(zeta, p) * function.lambda_**p for p in range(zeta + 1)])
     radial = builder.radial(GAUSSIAN, function.eta, function.r_s)

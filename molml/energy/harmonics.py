@@ -44,6 +44,10 @@ def real_harmonics(unit: Tensor, degree: int) -> Tensor:
     Returns
     -------
     Tensor, shape (n, (degree + 1)²)
+
+    References
+    ----------
+    Varshalovich, Moskalev, Khersonskii, Quantum Theory of Angular Momentum (World Scientific, 1988), chapter 5.
     """
     x, y, z = unit.unbind(-1)
     factor = normalisation(degree)
@@ -69,9 +73,13 @@ def real_harmonics(unit: Tensor, degree: int) -> Tensor:
 def coupling(l1: int, l2: int, l3: int) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients of the rotation- and reflection-invariant product of three sets of moments.
 
-    The invariant is ``sum_t value[t] · A[l1, m1[t]] · B[l2, m2[t]] · C[l3, m3[t]]``. For an even sum of degrees the only
-    one is the integral of three harmonics over the sphere (Gaunt); it is computed by exact quadrature and scaled to
-    1 at three parallel unit vectors.
+    The invariant is ``sum_t value[t] · A[l1, m1[t]] · B[l2, m2[t]] · C[l3, m3[t]]``. For an even sum of degrees the
+    only one is the integral of three harmonics over the sphere (Gaunt); it is computed by exact quadrature and scaled
+    to 1 at three parallel unit vectors.
+
+    Parameters
+    ----------
+    l1, l2, l3 : int
 
     Returns
     -------
@@ -82,7 +90,11 @@ def coupling(l1: int, l2: int, l3: int) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If the degrees break the triangle rule or add up to an odd number (a pseudoscalar: it changes sign on reflection).
+        If the degrees break the triangle rule or add up to an odd number (a pseudoscalar: reflection turns its sign).
+
+    References
+    ----------
+    Drautz, Phys. Rev. B 99, 014104 (2019): invariant products of atomic base functions.
     """
     if (l1 + l2 + l3) % 2 or not abs(l1 - l2) <= l3 <= l1 + l2:
         raise ValueError(

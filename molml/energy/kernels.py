@@ -12,37 +12,64 @@ invariants are computed for LANES atoms at a time, the loop over atoms innermost
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from scipy.linalg import block_diag
 from torch import Tensor
 
-from molml.energy.features import COSINE, GAUSSIAN, CentreTables, SymmetryFunctions, element_index
-from molml.energy.harmonics import n_harmonics, normalisation
+from molml.energy.features import COSINE, GAUSSIAN, Basis, CentreTables, Invariants, SymmetryFunctions, element_index
 
 LANES = 8
+VALUES, VJP, JVP = 0, 1, 2  # what the kernel of pairs of neighbours is asked for
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
 
 # everything of fast-math but the promises that no NaN and no infinity occurs
 _jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
 
 
+class Pairs(NamedTuple):
+    """The pairs of a batch as the kernels want them, sorted by the first atom."""
+
+    start: np.ndarray  # (n_atoms + 1,) first pair of every atom
+    first: np.ndarray  # (n_pairs,)
+    second: np.ndarray  # (n_pairs,)
+    vectors: np.ndarray  # (n_pairs, 3), Å
+    neighbour: np.ndarray  # (n_pairs,) index of the neighbour's element
+    longest: int  # most pairs of any atom
+    n_elements: int
+
+
+class _Work(NamedTuple):
+    """What is known of one atom's neighbours, room for as many as any atom has."""
+
+    order: np.ndarray  # (room,) the pair at each place, or -1
+    group: np.ndarray  # (n_elements + 1,) places of element e: group[e] ... group[e + 1]
+    geometry: np.ndarray  # (4, room): unit vector, distance
+    fc: np.ndarray  # (2, room): cutoff function, its derivative
+    shell: np.ndarray  # (n_radials, room): radial functions times the cutoff function
+    slope: np.ndarray  # (n_radials, room): their derivatives
+    trig: np.ndarray  # (2 degree + 2, room): cos(m φ) and sin(m φ) times sin^m θ in rows 2 m and 2 m + 1
+    legendre: np.ndarray  # (n, room): d^m P_l / dz^m in row l (l + 1) / 2 + m
+
+
 @intrinsic
-def _float_of_bits(typingctx, bits):  # type: ignore[no-untyped-def]
-    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+def _float_of_bits(typingctx: Any, bits: Any) -> tuple:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return types.float64(types.int64), generate
 
 
 @_jit
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x: float) -> float:
     """exp(x) for x <= 0 to 1 ulp or so, in plain arithmetic that the compiler can vectorise; 0 below -700."""
     inside = max(x, -700.0)
     n = math.floor(inside * 1.4426950408889634 + 0.5)
@@ -65,7 +92,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _cutoff(r, cutoff, kind):  # type: ignore[no-untyped-def]
+def _cutoff(r: float, cutoff: float, kind: int) -> tuple[float, float]:
     """Cutoff function and its derivative."""
     x = r / cutoff
     if x >= 1.0:
@@ -81,17 +108,38 @@ def _cutoff(r, cutoff, kind):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _neighbourhood(vectors, begin, end, neighbour, n_elements, cutoff, order, group, geometry):  # type: ignore[no-untyped-def]
-    """Sort one atom's neighbours by element into padded groups; unit vectors, distances. Returns the padded length.
+def _workspace(pairs: Pairs, basis: Basis) -> _Work:
+    room, degree, n_radials = pairs.longest + pairs.n_elements * LANES, basis.degree, len(basis.radial_form)
+    return _Work(
+        np.empty(room, np.int64),
+        np.empty(pairs.n_elements + 1, np.int64),
+        np.empty((4, room)),
+        np.empty((2, room)),
+        np.empty((n_radials, room)),
+        np.empty((n_radials, room)),
+        np.empty((2 * degree + 2, room)),
+        np.empty(((degree + 1) * (degree + 2) // 2, room)),
+    )
 
-    order[k] is the pair at place k or -1; group[e] … group[e + 1] the places of element e; geometry rows x, y, z, r.
-    """
+
+@_jit
+def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
+    """Everything in ``work`` for atom ``i``. Returns the number of places in use."""
+    length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.geometry)
+    _shells(length, basis, work.geometry[3], work.fc, work.shell, work.slope)
+    _angular(length, basis.degree, work.geometry, work.trig, work.legendre)
+    return length
+
+
+@_jit
+def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndarray, geometry: np.ndarray) -> int:
+    """Sort an atom's neighbours by element into groups, each padded to whole multiples of LANES."""
     length = 0
-    for e in range(n_elements):
+    for e in range(pairs.n_elements):
         group[e] = length
-        for p in range(begin, end):
-            if neighbour[p] == e:
-                x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        for p in range(pairs.start[i], pairs.start[i + 1]):
+            if pairs.neighbour[p] == e:
+                x, y, z = pairs.vectors[p, 0], pairs.vectors[p, 1], pairs.vectors[p, 2]
                 r = math.sqrt(x * x + y * y + z * z)
                 if r < cutoff:
                     order[length] = p
@@ -108,15 +156,15 @@ def _neighbourhood(vectors, begin, end, neighbour, n_elements, cutoff, order, gr
             geometry[2, length] = 1.0
             geometry[3, length] = cutoff
             length += 1
-    group[n_elements] = length
+    group[pairs.n_elements] = length
     return length
 
 
 @_jit
-def _shells(length, geometry, cutoff, kind, form, parameters, fc, shell, slope):  # type: ignore[no-untyped-def]
-    """Radial functions times the cutoff function, and their derivatives; shape (n_radials, length)."""
-    r = geometry[3]
-    if kind == 2:
+def _shells(length: int, basis: Basis, r: np.ndarray, fc: np.ndarray, shell: np.ndarray, slope: np.ndarray) -> None:
+    """Radial functions times the cutoff function, and their derivatives."""
+    form, parameters, cutoff = basis.radial_form, basis.radial_parameters, basis.cutoff
+    if basis.cutoff_function == 2:
         for k in range(length):
             x = r[k] / cutoff
             inside = 1.0 if x < 1.0 else 0.0
@@ -125,7 +173,7 @@ def _shells(length, geometry, cutoff, kind, form, parameters, fc, shell, slope):
             fc[1, k] = -inside * 30.0 * y * (1.0 - x) * (1.0 - x) / cutoff
     else:
         for k in range(length):
-            fc[0, k], fc[1, k] = _cutoff(r[k], cutoff, kind)
+            fc[0, k], fc[1, k] = _cutoff(r[k], cutoff, basis.cutoff_function)
     for n in range(len(form)):
         a, b = parameters[n, 0], parameters[n, 1]
         if form[n] == GAUSSIAN:
@@ -147,8 +195,8 @@ def _shells(length, geometry, cutoff, kind, form, parameters, fc, shell, slope):
 
 
 @_jit
-def _angular(length, geometry, degree, trig, legendre):  # type: ignore[no-untyped-def]
-    """cos(m φ) and sin(m φ) times sin^m θ (rows 2m and 2m + 1), and d^m P_l / dz^m (row l (l + 1) / 2 + m)."""
+def _angular(length: int, degree: int, geometry: np.ndarray, trig: np.ndarray, legendre: np.ndarray) -> None:
+    """Factors of the harmonics: the azimuthal ones and those of z."""
     x, y, z = geometry[0], geometry[1], geometry[2]
     for k in range(length):
         trig[0, k] = 1.0
@@ -174,56 +222,52 @@ def _angular(length, geometry, degree, trig, legendre):  # type: ignore[no-untyp
 
 
 @_jit
-def _workspace(longest, n_elements, n_radials, degree):  # type: ignore[no-untyped-def]
-    room = longest + n_elements * LANES
-    return (
-        np.empty(room, np.int64),
-        np.empty(n_elements + 1, np.int64),
-        np.empty((4, room)),
-        np.empty((2, room)),
-        np.empty((n_radials, room)),
-        np.empty((n_radials, room)),
-        np.empty((2 * degree + 2, room)),
-        np.empty(((degree + 1) * (degree + 2) // 2, room)),
-    )
+def _harmonics(length: int, basis: Basis, work: _Work, harmonics: np.ndarray) -> None:
+    """Harmonics of every place, shape ((degree + 1)², length)."""
+    trig, legendre = work.trig, work.legendre
+    for l in range(basis.degree + 1):  # noqa: E741
+        for m in range(l + 1):
+            q, c = legendre[l * (l + 1) // 2 + m], basis.normalisation[l, m]
+            up, down = harmonics[l * l + l + m], harmonics[l * l + l - m]
+            for k in range(length):
+                up[k] = c * q[k] * trig[2 * m, k]
+            if m:
+                for k in range(length):
+                    down[k] = c * q[k] * trig[2 * m + 1, k]
 
 
 @_jit
-def _moments(low, high, start, vectors, neighbour, n_elements, longest, cutoff, kind, degree, factor, form, parameters,
-             scalar_radial, scalar_weight, tensor_radial, tensor_weight, moments):  # type: ignore[no-untyped-def]  # fmt: skip
-    order, group, geometry, fc, shell, slope, trig, legendre = _workspace(longest, n_elements, len(form), degree)
-    width = (degree + 1) ** 2
-    harmonics = np.empty((width, geometry.shape[1]))
+def _sum_scalars(pairs: Pairs, basis: Basis, group: np.ndarray, shell: np.ndarray, out: np.ndarray) -> None:
+    """Add the sums of ``shell`` over the neighbours to the scalar columns of ``out``."""
+    for s in range(len(basis.scalar_radial)):
+        values = shell[basis.scalar_radial[s]]
+        for e in range(pairs.n_elements):
+            if basis.scalar_weight[s, e] != 0.0:
+                total = 0.0
+                for k in range(group[e], group[e + 1]):
+                    total += values[k]
+                out[s] += basis.scalar_weight[s, e] * total
+
+
+@_jit
+def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarray) -> None:
+    work = _workspace(pairs, basis)
+    group, shell = work.group, work.shell
+    n_scalars, width = len(basis.scalar_radial), (basis.degree + 1) ** 2
+    harmonics = np.empty((width, len(work.order)))
     for i in range(low, high):
         out = moments[i]
         out[:] = 0.0
-        length = _neighbourhood(
-            vectors, start[i], start[i + 1], neighbour, n_elements, cutoff, order, group, geometry
-        )
-        _shells(length, geometry, cutoff, kind, form, parameters, fc, shell, slope)
-        _angular(length, geometry, degree, trig, legendre)
-        for l in range(degree + 1):  # noqa: E741
-            for m in range(l + 1):
-                q, c = legendre[l * (l + 1) // 2 + m], factor[l, m]
-                up, down = harmonics[l * l + l + m], harmonics[l * l + l - m]
-                for k in range(length):
-                    up[k] = c * q[k] * trig[2 * m, k]
-                if m:
-                    for k in range(length):
-                        down[k] = c * q[k] * trig[2 * m + 1, k]
-        for e in range(n_elements):
+        length = _prepare(i, pairs, basis, work)
+        _harmonics(length, basis, work, harmonics)
+        _sum_scalars(pairs, basis, group, shell, out)
+        for e in range(pairs.n_elements):
             a, b = group[e], group[e + 1]
             if a == b:
                 continue
-            for s in range(len(scalar_radial)):
-                if scalar_weight[s, e] != 0.0:
-                    total = 0.0
-                    for k in range(a, b):
-                        total += shell[scalar_radial[s], k]
-                    out[s] += scalar_weight[s, e] * total
-            for s in range(len(tensor_radial)):
-                if tensor_weight[s, e] != 0.0:
-                    w, n, base = tensor_weight[s, e], tensor_radial[s], len(scalar_radial) + s * width
+            for s in range(len(basis.tensor_radial)):
+                w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
+                if w != 0.0:
                     for lm in range(width):
                         total = 0.0
                         for k in range(a, b):
@@ -232,49 +276,42 @@ def _moments(low, high, start, vectors, neighbour, n_elements, longest, cutoff, 
 
 
 @_jit
-def _moments_vjp(low, high, start, vectors, neighbour, n_elements, longest, cutoff, kind, degree, factor, form,
-                 parameters, scalar_radial, scalar_weight, tensor_radial, tensor_weight, adjoint, gradient):  # type: ignore[no-untyped-def]  # fmt: skip
+def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.ndarray, gradient: np.ndarray) -> None:
     """gradient[p] = d(sum adjoint · A) / d vectors[p]."""
-    order, group, geometry, fc, shell, slope, trig, legendre = _workspace(longest, n_elements, len(form), degree)
-    width = (degree + 1) ** 2
-    room = geometry.shape[1]
+    work = _workspace(pairs, basis)
+    order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
+    trig, legendre = work.trig, work.legendre
+    n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
     across, along = np.empty((width, room)), np.empty((width, room))
     tangent, radial = np.empty((3, room)), np.empty(room)
     for i in range(low, high):
         bar = adjoint[i]
-        length = _neighbourhood(
-            vectors, start[i], start[i + 1], neighbour, n_elements, cutoff, order, group, geometry
-        )
-        for p in range(start[i], start[i + 1]):
-            gradient[p, 0] = 0.0
-            gradient[p, 1] = 0.0
-            gradient[p, 2] = 0.0
-        _shells(length, geometry, cutoff, kind, form, parameters, fc, shell, slope)
-        _angular(length, geometry, degree, trig, legendre)
+        length = _prepare(i, pairs, basis, work)
+        gradient[pairs.start[i] : pairs.start[i + 1]] = 0.0
         tangent[:, :length] = 0.0
         radial[:length] = 0.0
         across[:, :length] = 0.0
         along[:, :length] = 0.0
-        for e in range(n_elements):
+        for e in range(pairs.n_elements):
             a, b = group[e], group[e + 1]
             if a == b:
                 continue
-            for s in range(len(scalar_radial)):
-                if scalar_weight[s, e] != 0.0:
-                    w, n = scalar_weight[s, e] * bar[s], scalar_radial[s]
+            for s in range(n_scalars):
+                if basis.scalar_weight[s, e] != 0.0:
+                    w, n = basis.scalar_weight[s, e] * bar[s], basis.scalar_radial[s]
                     for k in range(a, b):
                         radial[k] += w * slope[n, k]
-            for s in range(len(tensor_radial)):
-                if tensor_weight[s, e] != 0.0:
-                    n, base = tensor_radial[s], len(scalar_radial) + s * width
+            for s in range(len(basis.tensor_radial)):
+                if basis.tensor_weight[s, e] != 0.0:
+                    n, base = basis.tensor_radial[s], n_scalars + s * width
                     for lm in range(width):
-                        w = tensor_weight[s, e] * bar[base + lm]
+                        w = basis.tensor_weight[s, e] * bar[base + lm]
                         for k in range(a, b):
                             across[lm, k] += w * shell[n, k]
                             along[lm, k] += w * slope[n, k]
-        for l in range(degree + 1):  # noqa: E741
+        for l in range(basis.degree + 1):  # noqa: E741
             for m in range(l + 1):
-                c, centre, row = factor[l, m], l * l + l, l * (l + 1) // 2 + m
+                c, centre, row = basis.normalisation[l, m], l * l + l, l * (l + 1) // 2 + m
                 q = legendre[row]
                 if m == 0:
                     for k in range(length):
@@ -293,9 +330,11 @@ def _moments_vjp(low, high, start, vectors, neighbour, n_elements, longest, cuto
                         tangent[1, k] += scaled * m * (down * before - up * behind)
                     if m < l:
                         for k in range(length):
-                            tangent[2, k] += c * legendre[row + 1, k] * (
-                                across[centre + m, k] * trig[2 * m, k] + across[centre - m, k] * trig[2 * m + 1, k]
+                            up, down = (
+                                across[centre + m, k] * trig[2 * m, k],
+                                across[centre - m, k] * trig[2 * m + 1, k],
                             )
+                            tangent[2, k] += c * legendre[row + 1, k] * (up + down)
         for k in range(length):
             p = order[k]
             if p >= 0:
@@ -308,11 +347,14 @@ def _moments_vjp(low, high, start, vectors, neighbour, n_elements, longest, cuto
 
 
 @_jit
-def _harmonic_changes(length, geometry, degree, factor, trig, legendre, turn, harmonics, change):  # type: ignore[no-untyped-def]
+def _harmonic_changes(
+    length: int, basis: Basis, work: _Work, turn: np.ndarray, harmonics: np.ndarray, change: np.ndarray
+) -> None:
     """Harmonics, and their change when the unit vector changes by ``turn`` (3, length), a tangent vector."""
-    for l in range(degree + 1):  # noqa: E741
+    trig, legendre = work.trig, work.legendre
+    for l in range(basis.degree + 1):  # noqa: E741
         for m in range(l + 1):
-            c, centre, row = factor[l, m], l * l + l, l * (l + 1) // 2 + m
+            c, centre, row = basis.normalisation[l, m], l * l + l, l * (l + 1) // 2 + m
             for k in range(length):
                 q = c * legendre[row, k]
                 dq = c * legendre[row + 1, k] * turn[2, k] if m < l else 0.0
@@ -328,22 +370,17 @@ def _harmonic_changes(length, geometry, degree, factor, trig, legendre, turn, ha
 
 
 @_jit
-def _moments_jvp(low, high, start, vectors, neighbour, n_elements, longest, cutoff, kind, degree, factor, form,
-                 parameters, scalar_radial, scalar_weight, tensor_radial, tensor_weight, directions, change):  # type: ignore[no-untyped-def]  # fmt: skip
+def _moments_jvp(low: int, high: int, pairs: Pairs, basis: Basis, directions: np.ndarray, change: np.ndarray) -> None:
     """change[i] = derivative of A[i] when every pair vector moves along ``directions``."""
-    order, group, geometry, fc, shell, slope, trig, legendre = _workspace(longest, n_elements, len(form), degree)
-    width = (degree + 1) ** 2
-    room = geometry.shape[1]
+    work = _workspace(pairs, basis)
+    order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
+    n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
     harmonics, turned = np.empty((width, room)), np.empty((width, room))
     turn, stretch = np.empty((3, room)), np.empty(room)
     for i in range(low, high):
         out = change[i]
         out[:] = 0.0
-        length = _neighbourhood(
-            vectors, start[i], start[i + 1], neighbour, n_elements, cutoff, order, group, geometry
-        )
-        _shells(length, geometry, cutoff, kind, form, parameters, fc, shell, slope)
-        _angular(length, geometry, degree, trig, legendre)
+        length = _prepare(i, pairs, basis, work)
         for k in range(length):
             p = order[k]
             if p >= 0:
@@ -356,23 +393,18 @@ def _moments_jvp(low, high, start, vectors, neighbour, n_elements, longest, cuto
             else:
                 stretch[k] = 0.0
                 turn[:, k] = 0.0
-        _harmonic_changes(length, geometry, degree, factor, trig, legendre, turn, harmonics, turned)
-        for n in range(len(form)):
+        _harmonic_changes(length, basis, work, turn, harmonics, turned)
+        for n in range(len(slope)):
             for k in range(length):
                 slope[n, k] *= stretch[k]
-        for e in range(n_elements):
+        _sum_scalars(pairs, basis, group, slope, out)
+        for e in range(pairs.n_elements):
             a, b = group[e], group[e + 1]
             if a == b:
                 continue
-            for s in range(len(scalar_radial)):
-                if scalar_weight[s, e] != 0.0:
-                    total = 0.0
-                    for k in range(a, b):
-                        total += slope[scalar_radial[s], k]
-                    out[s] += scalar_weight[s, e] * total
-            for s in range(len(tensor_radial)):
-                if tensor_weight[s, e] != 0.0:
-                    w, n, base = tensor_weight[s, e], tensor_radial[s], len(scalar_radial) + s * width
+            for s in range(len(basis.tensor_radial)):
+                w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
+                if w != 0.0:
                     for lm in range(width):
                         total = 0.0
                         for k in range(a, b):
@@ -381,7 +413,7 @@ def _moments_jvp(low, high, start, vectors, neighbour, n_elements, longest, cuto
 
 
 @_jit
-def _gather(moments, atoms, first, count, block):  # type: ignore[no-untyped-def]
+def _gather(moments: np.ndarray, atoms: np.ndarray, first: int, count: int, block: np.ndarray) -> None:
     """block[column, lane] of up to LANES atoms; unused lanes are zero."""
     for lane in range(LANES):
         if lane < count:
@@ -394,7 +426,11 @@ def _gather(moments, atoms, first, count, block):  # type: ignore[no-untyped-def
 
 
 @_jit
-def _invariants(low, high, atoms, moments, linear, quadratic, cubic_start, cubic_columns, cubic_value, out):  # type: ignore[no-untyped-def]
+def _invariants(
+    low: int, high: int, atoms: np.ndarray, moments: np.ndarray, invariants: Invariants, out: np.ndarray
+) -> None:
+    """out[k] = B of atoms[k], the invariants made of moments in its first columns."""
+    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
     block = np.empty((moments.shape[1], LANES))
     total = np.empty(LANES)
@@ -423,9 +459,17 @@ def _invariants(low, high, atoms, moments, linear, quadratic, cubic_start, cubic
 
 
 @_jit
-def _invariants_vjp(low, high, atoms, moments, linear, quadratic, cubic_start, cubic_columns, cubic_value, adjoint,
-                    out):  # type: ignore[no-untyped-def]  # fmt: skip
+def _invariants_vjp(
+    low: int,
+    high: int,
+    atoms: np.ndarray,
+    moments: np.ndarray,
+    invariants: Invariants,
+    adjoint: np.ndarray,
+    out: np.ndarray,
+) -> None:
     """out[atom] = d(sum adjoint · B) / d A[atom]."""
+    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
     block, bar = np.empty((moments.shape[1], LANES)), np.empty((moments.shape[1], LANES))
     weight = np.zeros(LANES)
@@ -467,9 +511,17 @@ def _invariants_vjp(low, high, atoms, moments, linear, quadratic, cubic_start, c
 
 
 @_jit
-def _invariants_jvp(low, high, atoms, moments, linear, quadratic, cubic_start, cubic_columns, cubic_value, change,
-                    out):  # type: ignore[no-untyped-def]  # fmt: skip
-    """out = derivative of B when A moves along ``change``."""
+def _invariants_jvp(
+    low: int,
+    high: int,
+    atoms: np.ndarray,
+    moments: np.ndarray,
+    invariants: Invariants,
+    change: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """out[k] = derivative of B of atoms[k] when A moves along ``change``."""
+    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
     block, moved = np.empty((moments.shape[1], LANES)), np.empty((moments.shape[1], LANES))
     total = np.empty(LANES)
@@ -494,165 +546,176 @@ def _invariants_jvp(low, high, atoms, moments, linear, quadratic, cubic_start, c
                 a, b, c, v = cubic_columns[t, 0], cubic_columns[t, 1], cubic_columns[t, 2], cubic_value[t]
                 for lane in range(LANES):
                     x, y, z = block[a, lane], block[b, lane], block[c, lane]
-                    total[lane] += v * (
-                        moved[a, lane] * y * z + x * moved[b, lane] * z + x * y * moved[c, lane]
-                    )
+                    total[lane] += v * (moved[a, lane] * y * z + x * moved[b, lane] * z + x * y * moved[c, lane])
             for lane in range(count):
                 out[first + lane, n_linear + n_quadratic + f] = total[lane]
 
 
 @_jit
-def _angle_function(r_j, r_k, r_3, cosine, f_j, d_j, f_k, d_k, f_3, d_3, eta, zeta, lambda_, r_s):  # type: ignore[no-untyped-def]
-    """G4 of one pair of neighbours (G5 with f_3 = 1, d_3 = 0, r_3 = r_s) and its derivatives by cos θ and the sides."""
+def _angle_function(
+    row: np.ndarray,
+    cosine: float,
+    r: tuple[float, float, float],
+    f: tuple[float, float, float],
+    d: tuple[float, float, float],
+) -> tuple[float, float, float, float, float]:
+    """One function of one pair of neighbours, and its derivatives by cos θ and by the sides r.
+
+    ``f`` and ``d`` are the cutoff functions of the sides and their derivatives.
+    """
+    eta, zeta, lambda_, r_s, narrow = row[2], row[3], row[4], row[5], row[6] != 0.0
+    f_j, f_k, f_3 = f[0], f[1], f[2] if narrow else 1.0
     base = max(1.0 + lambda_ * cosine, 0.0)
     below = base ** (zeta - 1.0)
-    a, b, c = r_j - r_s, r_k - r_s, r_3 - r_s
+    a, b, c = r[0] - r_s, r[1] - r_s, r[2] - r_s if narrow else 0.0
     envelope = 2.0 ** (1.0 - zeta) * math.exp(-eta * (a * a + b * b + c * c))
     power = below * base * envelope
     return (
         power * f_j * f_k * f_3,
         zeta * lambda_ * below * envelope * f_j * f_k * f_3,
-        power * f_k * f_3 * (d_j - 2.0 * eta * a * f_j),
-        power * f_j * f_3 * (d_k - 2.0 * eta * b * f_k),
-        power * f_j * f_k * (d_3 - 2.0 * eta * c * f_3),
+        power * f_k * f_3 * (d[0] - 2.0 * eta * a * f_j),
+        power * f_j * f_3 * (d[1] - 2.0 * eta * b * f_k),
+        power * f_j * f_k * (d[2] - 2.0 * eta * c * f_3) if narrow else 0.0,
     )
 
 
 @_jit
-def _triples(low, high, mode, start, vectors, neighbour, centre, wanted, row, atomic_number, longest, cutoff, kind, table,
-             weights, directions, out, gradient):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Angular functions over every pair of neighbours of the atoms of element ``wanted``.
+def _pair_weight(row: np.ndarray, e: int, f: int, atomic_number: np.ndarray) -> float:
+    """What a pair of neighbours of elements ``e`` and ``f`` counts in a function."""
+    if row[0] < 0.0:
+        return atomic_number[e] * atomic_number[f]
+    return 1.0 if (e == row[0] and f == row[1]) or (e == row[1] and f == row[0]) else 0.0
 
-    mode 0 writes values to out[row[i]]; 1 adds d(sum weights · G) / d vectors to gradient; 2 writes the change of G
-    along ``directions`` to out.
+
+@_jit
+def _triples(
+    low: int,
+    high: int,
+    mode: int,
+    atoms: np.ndarray,
+    pairs: Pairs,
+    basis: Basis,
+    table: np.ndarray,
+    atomic_number: np.ndarray,
+    column: int,
+    features: np.ndarray,
+    motion: np.ndarray,
+) -> None:
+    """Angular functions over every pair of neighbours of ``atoms``; they are the columns from ``column`` on.
+
+    VALUES writes them to ``features``; VJP adds d(sum features · G) / d vectors to ``motion``; JVP writes the change of
+    G when the vectors move along ``motion`` to ``features``.
     """
-    unit, distance, fc = np.empty((longest, 3)), np.empty(longest), np.empty((longest, 2))
-    places = np.empty(longest, np.int64)
-    for i in range(low, high):
-        if centre[i] != wanted:
-            continue
+    unit, distance, fc = np.empty((pairs.longest, 3)), np.empty(pairs.longest), np.empty((pairs.longest, 2))
+    places, side = np.empty(pairs.longest, np.int64), np.empty(3)
+    bend_j, bend_k = np.empty(3), np.empty(3)
+    for atom in range(low, high):
         count = 0
-        for p in range(start[i], start[i + 1]):
-            x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
-            r = math.sqrt(x * x + y * y + z * z)
-            if r < cutoff:
-                places[count] = p
-                unit[count, 0], unit[count, 1], unit[count, 2] = x / r, y / r, z / r
-                distance[count] = r
-                fc[count, 0], fc[count, 1] = _cutoff(r, cutoff, kind)
+        for p in range(pairs.start[atoms[atom]], pairs.start[atoms[atom] + 1]):
+            r = math.sqrt(pairs.vectors[p, 0] ** 2 + pairs.vectors[p, 1] ** 2 + pairs.vectors[p, 2] ** 2)
+            if r < basis.cutoff:
+                places[count], distance[count] = p, r
+                unit[count] = pairs.vectors[p] / r
+                fc[count, 0], fc[count, 1] = _cutoff(r, basis.cutoff, basis.cutoff_function)
                 count += 1
-        if mode != 1:
-            out[row[i], :] = 0.0
+        out = features[atom, column:]
+        if mode != VJP:
+            out[:] = 0.0
         for j in range(count):
             for k in range(j + 1, count):
                 p, q = places[j], places[k]
-                e, g = neighbour[p], neighbour[q]
-                cosine = unit[j, 0] * unit[k, 0] + unit[j, 1] * unit[k, 1] + unit[j, 2] * unit[k, 2]
-                r_j, r_k = distance[j], distance[k]
-                side = np.empty(3)
-                r_3 = 0.0
+                cosine = squared = 0.0
                 for a in range(3):
-                    side[a] = vectors[q, a] - vectors[p, a]
-                    r_3 += side[a] * side[a]
-                r_3 = math.sqrt(r_3)
-                f_3, d_3 = _cutoff(r_3, cutoff, kind)
+                    cosine += unit[j, a] * unit[k, a]
+                    side[a] = pairs.vectors[q, a] - pairs.vectors[p, a]
+                    squared += side[a] * side[a]
+                third = math.sqrt(squared)
+                f_3, d_3 = _cutoff(third, basis.cutoff, basis.cutoff_function)
+                sides = distance[j], distance[k], third
+                f, d = (fc[j, 0], fc[k, 0], f_3), (fc[j, 1], fc[k, 1], d_3)
+                turn = stretch_j = stretch_k = stretch_3 = 0.0
+                for a in range(3):
+                    side[a] /= third
+                    bend_j[a] = (unit[k, a] - cosine * unit[j, a]) / distance[j]  # d cos θ / d vector
+                    bend_k[a] = (unit[j, a] - cosine * unit[k, a]) / distance[k]
+                    if mode == JVP:
+                        stretch_j += unit[j, a] * motion[p, a]
+                        stretch_k += unit[k, a] * motion[q, a]
+                        stretch_3 += side[a] * (motion[q, a] - motion[p, a])
+                        turn += bend_j[a] * motion[p, a] + bend_k[a] * motion[q, a]
                 by_cosine = by_j = by_k = by_3 = 0.0
-                d_cosine = d_r_j = d_r_k = d_r_3 = 0.0
-                if mode == 2:
-                    for a in range(3):
-                        d_r_j += unit[j, a] * directions[p, a]
-                        d_r_k += unit[k, a] * directions[q, a]
-                        d_cosine += (unit[k, a] - cosine * unit[j, a]) / r_j * directions[p, a]
-                        d_cosine += (unit[j, a] - cosine * unit[k, a]) / r_k * directions[q, a]
-                        d_r_3 += side[a] / r_3 * (directions[q, a] - directions[p, a])
-                for f in range(table.shape[0]):
-                    a_f, b_f = table[f, 0], table[f, 1]
-                    weight = 0.0
-                    if a_f < 0:
-                        weight = atomic_number[e] * atomic_number[g]
-                    elif (e == a_f and g == b_f) or (e == b_f and g == a_f):
-                        weight = 1.0
-                    if weight == 0.0:
+                for t in range(len(table)):
+                    weight = _pair_weight(table[t], pairs.neighbour[p], pairs.neighbour[q], atomic_number)
+                    if weight == 0.0 or (table[t, 6] != 0.0 and f_3 == 0.0):
                         continue
-                    narrow = table[f, 6] != 0.0
-                    if narrow and f_3 == 0.0:
-                        continue
-                    value, v_c, v_j, v_k, v_3 = _angle_function(
-                        r_j, r_k, r_3 if narrow else table[f, 5], cosine, fc[j, 0], fc[j, 1], fc[k, 0], fc[k, 1],
-                        f_3 if narrow else 1.0, d_3 if narrow else 0.0, table[f, 2], table[f, 3], table[f, 4],
-                        table[f, 5],
-                    )  # fmt: skip
-                    if mode == 0:
-                        out[row[i], f] += weight * value
-                    elif mode == 1:
-                        w = weight * weights[row[i], f]
+                    value, v_c, v_j, v_k, v_3 = _angle_function(table[t], cosine, sides, f, d)
+                    if mode == VALUES:
+                        out[t] += weight * value
+                    elif mode == VJP:
+                        w = weight * out[t]
                         by_cosine += w * v_c
                         by_j += w * v_j
                         by_k += w * v_k
                         by_3 += w * v_3
                     else:
-                        out[row[i], f] += weight * (v_c * d_cosine + v_j * d_r_j + v_k * d_r_k + v_3 * d_r_3)
-                if mode == 1:
+                        out[t] += weight * (v_c * turn + v_j * stretch_j + v_k * stretch_k + v_3 * stretch_3)
+                if mode == VJP:
                     for a in range(3):
-                        third = by_3 * side[a] / r_3
-                        gradient[p, a] += (
-                            by_j * unit[j, a] + by_cosine * (unit[k, a] - cosine * unit[j, a]) / r_j - third
-                        )
-                        gradient[q, a] += (
-                            by_k * unit[k, a] + by_cosine * (unit[j, a] - cosine * unit[k, a]) / r_k + third
-                        )
+                        motion[p, a] += by_j * unit[j, a] + by_cosine * bend_j[a] - by_3 * side[a]
+                        motion[q, a] += by_k * unit[k, a] + by_cosine * bend_k[a] + by_3 * side[a]
 
 
 @_jit
-def _jacobian(low, high, start, vectors, first_index, second, neighbour, centre, n_elements, longest, cutoff, kind,
-              degree, factor, form, parameters, scalar_radial, scalar_weight, tensor_radial, tensor_weight, moments, wanted,
-              linear, quadratic, cubic_start, cubic_columns, cubic_value, column, forces, virial):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Add dB/dr of the atoms of element ``wanted`` to the rows of a least-squares problem.
+def _jacobian(
+    atoms: np.ndarray,
+    pairs: Pairs,
+    basis: Basis,
+    invariants: Invariants,
+    moments: np.ndarray,
+    column: int,
+    forces: np.ndarray,
+    virial: np.ndarray,
+) -> None:
+    """Add dB/dr of ``atoms`` to the rows of a least-squares problem.
 
     forces[atom, axis, column + f] gains d(sum of B_f) / d position; virial[6, column + f] the sum over pairs of
     r_a · dB_f / d r_b in Voigt order xx yy zz yz xz xy.
     """
-    order, group, geometry, fc, shell, slope, trig, legendre = _workspace(longest, n_elements, len(form), degree)
-    width, room = (degree + 1) ** 2, geometry.shape[1]
-    n_scalars, n_moments = len(scalar_radial), moments.shape[1]
+    work = _workspace(pairs, basis)
+    order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
+    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
+    n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
     harmonics, turned = np.empty((width, room)), np.empty((3, width, room))
     turn = np.empty((3, room))
-    slopes = np.zeros((n_moments, 3 * room))  # dA / d vector, axis-major
+    slopes = np.zeros((moments.shape[1], 3 * room))  # dA / d vector, axis-major
     rows = np.empty((n_linear + n_quadratic + n_cubic, 3 * room))
-    for i in range(low, high):
-        if centre[i] != wanted:
-            continue
-        length = _neighbourhood(
-            vectors, start[i], start[i + 1], neighbour, n_elements, cutoff, order, group, geometry
-        )
-        _shells(length, geometry, cutoff, kind, form, parameters, fc, shell, slope)
-        _angular(length, geometry, degree, trig, legendre)
+    for i in atoms:
+        length = _prepare(i, pairs, basis, work)
         for axis in range(3):
             for k in range(length):
                 r = geometry[3, k]
                 for b in range(3):
                     turn[b, k] = ((1.0 if b == axis else 0.0) - geometry[axis, k] * geometry[b, k]) / r
-            _harmonic_changes(length, geometry, degree, factor, trig, legendre, turn, harmonics, turned[axis])
+            _harmonic_changes(length, basis, work, turn, harmonics, turned[axis])
         total = 3 * length
         slopes[:, :total] = 0.0
-        for e in range(n_elements):
+        for e in range(pairs.n_elements):
             a, b = group[e], group[e + 1]
             for axis in range(3):
                 place = axis * length
                 for s in range(n_scalars):
-                    w = scalar_weight[s, e]
+                    w, n = basis.scalar_weight[s, e], basis.scalar_radial[s]
                     if w != 0.0:
                         for k in range(a, b):
-                            slopes[s, place + k] = w * slope[scalar_radial[s], k] * geometry[axis, k]
-                for s in range(len(tensor_radial)):
-                    w, n, base = tensor_weight[s, e], tensor_radial[s], n_scalars + s * width
+                            slopes[s, place + k] = w * slope[n, k] * geometry[axis, k]
+                for s in range(len(basis.tensor_radial)):
+                    w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
                     if w != 0.0:
                         for lm in range(width):
                             for k in range(a, b):
-                                slopes[base + lm, place + k] = w * (
-                                    slope[n, k] * geometry[axis, k] * harmonics[lm, k] + shell[n, k] * turned[axis, lm, k]
-                                )
+                                stretched = slope[n, k] * geometry[axis, k] * harmonics[lm, k]
+                                slopes[base + lm, place + k] = w * (stretched + shell[n, k] * turned[axis, lm, k])
         own = moments[i]
         rows[:, :total] = 0.0
         for f in range(n_linear):
@@ -676,7 +739,8 @@ def _jacobian(low, high, start, vectors, first_index, second, neighbour, centre,
             p = order[k]
             if p < 0:
                 continue
-            here, there = forces[first_index[p]], forces[second[p]]
+            here, there = forces[pairs.first[p]], forces[pairs.second[p]]
+            r_x, r_y, r_z = pairs.vectors[p, 0], pairs.vectors[p, 1], pairs.vectors[p, 2]
             for f in range(rows.shape[0]):
                 x, y, z = rows[f, k], rows[f, length + k], rows[f, 2 * length + k]
                 at = column + f
@@ -686,43 +750,52 @@ def _jacobian(low, high, start, vectors, first_index, second, neighbour, centre,
                 here[0, at] -= x
                 here[1, at] -= y
                 here[2, at] -= z
-                virial[0, at] += vectors[p, 0] * x
-                virial[1, at] += vectors[p, 1] * y
-                virial[2, at] += vectors[p, 2] * z
-                virial[3, at] += 0.5 * (vectors[p, 1] * z + vectors[p, 2] * y)
-                virial[4, at] += 0.5 * (vectors[p, 0] * z + vectors[p, 2] * x)
-                virial[5, at] += 0.5 * (vectors[p, 0] * y + vectors[p, 1] * x)
+                virial[0, at] += r_x * x
+                virial[1, at] += r_y * y
+                virial[2, at] += r_z * z
+                virial[3, at] += 0.5 * (r_y * z + r_z * y)
+                virial[4, at] += 0.5 * (r_x * z + r_z * x)
+                virial[5, at] += 0.5 * (r_x * y + r_y * x)
 
 
 class Neighbourhood(NamedTuple):
-    """The pairs of a batch as the kernels want them."""
+    """The pairs of a batch, and the atoms of each element of the symmetry functions."""
 
-    start: np.ndarray  # (n_atoms + 1,) first pair of every atom
-    first: np.ndarray  # (n_pairs,)
-    second: np.ndarray  # (n_pairs,)
-    vectors: np.ndarray  # (n_pairs, 3), Å
-    species: np.ndarray  # (n_atoms,) index of the element
-    neighbour: np.ndarray  # (n_pairs,) index of the neighbour's element
-    longest: int  # most pairs of any atom
-    atoms: tuple[np.ndarray, ...]  # atoms of each element
+    pairs: Pairs
+    atoms: tuple[np.ndarray, ...]
 
 
-def neighbourhood(elements: list[int], numbers: Tensor, first: Tensor, second: Tensor, vectors: Tensor) -> Neighbourhood:
-    """Arrange the pairs of a batch (sorted by ``first``) for the kernels."""
+def neighbourhood(
+    elements: list[int], numbers: Tensor, first: Tensor, second: Tensor, vectors: Tensor
+) -> Neighbourhood:
+    """Arrange the pairs of a batch for the kernels.
+
+    Parameters
+    ----------
+    elements : list of int
+        Atomic numbers of the symmetry functions.
+    numbers : Tensor of int64, shape (n_atoms,)
+    first, second : Tensor of int64, shape (n_pairs,)
+        Sorted by ``first``.
+    vectors : Tensor, shape (n_pairs, 3), Å
+
+    Raises
+    ------
+    ValueError
+        For an atom of none of the elements.
+    """
     species = element_index(elements, numbers).numpy()
-    start = np.zeros(len(species) + 1, dtype=np.int64)
     counts = np.bincount(first.numpy(), minlength=len(species))
-    np.cumsum(counts, out=start[1:])
-    return Neighbourhood(
-        start,
+    pairs = Pairs(
+        np.concatenate([[0], np.cumsum(counts)]),
         first.numpy(),
         second.numpy(),
         np.ascontiguousarray(vectors.detach().numpy(), dtype=np.float64),
-        species,
         species[second.numpy()],
         int(counts.max(initial=0)),
-        tuple(np.flatnonzero(species == e) for e in range(len(elements))),
+        len(elements),
     )
+    return Neighbourhood(pairs, tuple(np.flatnonzero(species == e) for e in range(len(elements))))
 
 
 class FeatureKernel:
@@ -734,68 +807,52 @@ class FeatureKernel:
     """
 
     def __init__(self, functions: SymmetryFunctions) -> None:
-        tables = functions.tables
-        self.elements = functions.elements
-        self.tables = tables
+        self.elements, self.cutoff = functions.elements, functions.cutoff
+        self.tables = functions.tables
         self._numbers = np.array(self.elements, dtype=np.float64)
-        self._common = (
-            tables.cutoff,
-            tables.cutoff_function,
-            tables.degree,
-            normalisation(tables.degree),
-            tables.radial_form,
-            tables.radial_parameters,
-            tables.scalar_radial,
-            tables.scalar_weight,
-            tables.tensor_radial,
-            tables.tensor_weight,
-        )
 
     def moments(self, near: Neighbourhood) -> np.ndarray:
         """Moments A of every atom, shape (n_atoms, n_moments)."""
-        out = np.empty((len(near.species), self.tables.n_moments))
-        self._over_atoms(_moments, near, out)
-        return out
+        n_atoms = len(near.pairs.start) - 1
+        moments = np.empty((n_atoms, self.tables.basis.n_moments))
+        _share(_moments, n_atoms, near.pairs, self.tables.basis, moments)
+        return moments
 
     def values(self, near: Neighbourhood, moments: np.ndarray) -> list[np.ndarray]:
         """Features of the atoms of every element, each of shape (n_atoms of it, n_functions)."""
         features = []
-        for e, centre in enumerate(self.tables.centres):
-            atoms = near.atoms[e]
-            out = np.empty((len(atoms), centre.n_moment_invariants + len(centre.triple)))
-            _invariants(0, len(atoms), atoms, moments, *_algebra(centre), out)
-            self._over_triples(0, near, e, centre, out=out)
-            features.append(out if centre.combination is None else out @ centre.combination.T)
+        for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
+            values = np.empty((len(atoms), centre.n_invariants))
+            _share(_invariants, len(atoms), atoms, moments, centre.invariants, values)
+            self._triples(VALUES, near, atoms, centre, values, near.pairs.vectors)
+            features.append(_combined(values, centre))
         return features
 
     def vjp(self, near: Neighbourhood, moments: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
-        """d(sum of weights · features) / d(pair vectors), shape (n_pairs, 3)."""
-        adjoint = np.empty_like(moments)
+        """d(sum of weights · features) / d(pair vectors), shape (n_pairs, 3), for weights of the features' shapes."""
+        adjoint, gradient = np.empty_like(moments), np.empty_like(near.pairs.vectors)
         spread = [
-            w if centre.combination is None else w @ centre.combination
+            np.ascontiguousarray(w if centre.combination is None else w @ centre.combination)
             for w, centre in zip(weights, self.tables.centres, strict=True)
         ]
-        for e, centre in enumerate(self.tables.centres):
-            atoms = near.atoms[e]
-            _invariants_vjp(0, len(atoms), atoms, moments, *_algebra(centre), np.ascontiguousarray(spread[e]), adjoint)
-        gradient = np.empty((len(near.first), 3))
-        self._over_atoms(_moments_vjp, near, adjoint, gradient)
-        for e, centre in enumerate(self.tables.centres):
-            narrow = np.ascontiguousarray(spread[e][:, centre.n_moment_invariants :])
-            self._over_triples(1, near, e, centre, weights=narrow, gradient=gradient)
+        for atoms, centre, w in zip(near.atoms, self.tables.centres, spread, strict=True):
+            _share(_invariants_vjp, len(atoms), atoms, moments, centre.invariants, w, adjoint)
+        _share(_moments_vjp, len(moments), near.pairs, self.tables.basis, adjoint, gradient)
+        for atoms, centre, w in zip(near.atoms, self.tables.centres, spread, strict=True):
+            self._triples(VJP, near, atoms, centre, w, gradient)
         return gradient
 
     def jvp(self, near: Neighbourhood, moments: np.ndarray, directions: np.ndarray) -> list[np.ndarray]:
-        """Change of the features when the pair vectors move along ``directions`` (n_pairs, 3)."""
+        """Change of the features, in their shapes, when the pair vectors move along ``directions`` (n_pairs, 3)."""
+        directions = np.ascontiguousarray(directions)
         change = np.empty_like(moments)
-        self._over_atoms(_moments_jvp, near, np.ascontiguousarray(directions), change)
+        _share(_moments_jvp, len(moments), near.pairs, self.tables.basis, directions, change)
         features = []
-        for e, centre in enumerate(self.tables.centres):
-            atoms = near.atoms[e]
-            out = np.empty((len(atoms), centre.n_moment_invariants + len(centre.triple)))
-            _invariants_jvp(0, len(atoms), atoms, moments, *_algebra(centre), change, out)
-            self._over_triples(2, near, e, centre, directions=directions, out=out)
-            features.append(out if centre.combination is None else out @ centre.combination.T)
+        for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
+            changes = np.empty((len(atoms), centre.n_invariants))
+            _share(_invariants_jvp, len(atoms), atoms, moments, centre.invariants, change, changes)
+            self._triples(JVP, near, atoms, centre, changes, directions)
+            features.append(_combined(changes, centre))
         return features
 
     def jacobian(self, near: Neighbourhood, moments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -807,86 +864,59 @@ class FeatureKernel:
         by_strain : array, shape (6, n_columns), Voigt order xx yy zz yz xz xy, eV per unit strain once multiplied by
             coefficients in eV
         """
-        width = [centre.n_moment_invariants + len(centre.triple) for centre in self.tables.centres]
-        forces, virial = np.zeros((len(near.species), 3, sum(width))), np.zeros((6, sum(width)))
+        centres = self.tables.centres
+        width = sum(centre.n_invariants for centre in centres)
+        forces, virial = np.zeros((len(moments), 3, width)), np.zeros((6, width))
         column = 0
-        for e, centre in enumerate(self.tables.centres):
-            _jacobian(
-                0, len(near.species), near.start, near.vectors, near.first, near.second, near.neighbour, near.species,
-                len(self.elements), near.longest, *self._common, moments, e, *_algebra(centre), column, forces, virial,
-            )  # fmt: skip
-            self._triple_jacobian(near, e, centre, column + centre.n_moment_invariants, forces, virial)
-            column += width[e]
-        if all(centre.combination is None for centre in self.tables.centres):
+        for atoms, centre in zip(near.atoms, centres, strict=True):
+            _jacobian(atoms, near.pairs, self.tables.basis, centre.invariants, moments, column, forces, virial)
+            self._triple_jacobian(near, atoms, centre, column + centre.n_moment_invariants, forces, virial)
+            column += centre.n_invariants
+        if all(centre.combination is None for centre in centres):
             return forces, virial
-        blocks = [
-            np.eye(w) if centre.combination is None else centre.combination
-            for w, centre in zip(width, self.tables.centres, strict=True)
-        ]
-        combined = _block_diagonal(blocks).T
-        return forces @ combined, virial @ combined
+        combination = block_diag(
+            *(np.eye(c.n_invariants) if c.combination is None else c.combination for c in centres)
+        ).T
+        return forces @ combination, virial @ combination
 
     def _triple_jacobian(
-        self, near: Neighbourhood, e: int, centre: CentreTables, column: int, forces: np.ndarray, virial: np.ndarray
+        self,
+        near: Neighbourhood,
+        atoms: np.ndarray,
+        centre: CentreTables,
+        column: int,
+        forces: np.ndarray,
+        virial: np.ndarray,
     ) -> None:
         # one vector-Jacobian product a function: slow, but such functions are few and this runs once per structure
-        for f in range(len(centre.triple)):
-            weights = np.zeros((len(near.atoms[e]), len(centre.triple)))
+        for f in range(centre.n_moment_invariants, centre.n_invariants):
+            weights = np.zeros((len(atoms), centre.n_invariants))
             weights[:, f] = 1.0
-            gradient = np.zeros((len(near.first), 3))
-            self._over_triples(1, near, e, centre, weights=weights, gradient=gradient)
-            np.add.at(forces[:, :, column + f], near.second, gradient)
-            np.subtract.at(forces[:, :, column + f], near.first, gradient)
-            strain = near.vectors.T @ gradient
+            gradient = np.zeros_like(near.pairs.vectors)
+            self._triples(VJP, near, atoms, centre, weights, gradient)
+            np.add.at(forces[:, :, column], near.pairs.second, gradient)
+            np.subtract.at(forces[:, :, column], near.pairs.first, gradient)
+            strain = near.pairs.vectors.T @ gradient
             strain = 0.5 * (strain + strain.T)
-            virial[:, column + f] += strain[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            virial[:, column] += strain[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+            column += 1
 
-    def _over_atoms(self, kernel, near: Neighbourhood, *arrays: np.ndarray) -> None:  # type: ignore[no-untyped-def]
-        def work(low: int, high: int) -> None:
-            kernel(
-                low, high, near.start, near.vectors, near.neighbour, len(self.elements), near.longest, *self._common, *arrays
-            )  # fmt: skip
-
-        _share(work, len(near.species))
-
-    def _over_triples(
+    def _triples(
         self,
         mode: int,
         near: Neighbourhood,
-        e: int,
+        atoms: np.ndarray,
         centre: CentreTables,
-        *,
-        weights: np.ndarray | None = None,
-        directions: np.ndarray | None = None,
-        out: np.ndarray | None = None,
-        gradient: np.ndarray | None = None,
+        features: np.ndarray,
+        motion: np.ndarray,
     ) -> None:
-        if not len(centre.triple):
-            return
-        empty = np.empty((0, 0))
-        row = np.empty(len(near.species), dtype=np.int64)
-        row[near.atoms[e]] = np.arange(len(near.atoms[e]))
-        target = empty if out is None else out[:, centre.n_moment_invariants :]
-
-        def work(low: int, high: int) -> None:
-            _triples(
-                low, high, mode, near.start, near.vectors, near.neighbour, near.species, e, row, self._numbers,
-                near.longest, self.tables.cutoff, self.tables.cutoff_function, centre.triple,
-                empty if weights is None else weights, empty if directions is None else directions, target,
-                empty if gradient is None else gradient,
-            )  # fmt: skip
-
-        _share(work, len(near.species))
+        if len(centre.triple):
+            tables = self.tables.basis, centre.triple, self._numbers, centre.n_moment_invariants
+            _share(_triples, len(atoms), mode, atoms, near.pairs, *tables, features, motion)
 
 
-def _algebra(centre: CentreTables) -> tuple[np.ndarray, ...]:
-    return centre.linear, centre.quadratic, centre.cubic_start, centre.cubic_columns, centre.cubic_value
-
-
-def _block_diagonal(blocks: list[np.ndarray]) -> np.ndarray:
-    from scipy.linalg import block_diag
-
-    return block_diag(*blocks)
+def _combined(invariants: np.ndarray, centre: CentreTables) -> np.ndarray:
+    return invariants if centre.combination is None else invariants @ centre.combination.T
 
 
 @lru_cache(maxsize=4)
@@ -894,13 +924,19 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads)
 
 
-def _share(work, n_atoms: int) -> None:  # type: ignore[no-untyped-def]
-    """Run ``work(low, high)`` over all atoms, on torch's number of threads. Every atom's result is its own: same bits."""
+def _share(kernel: Callable[..., None], n_atoms: int, *arguments: object) -> None:
+    """Run ``kernel(low, high, *arguments)`` over all atoms, on torch's number of threads.
+
+    Every atom's result is its own, so the bits do not depend on the number of threads.
+    """
     n_threads = min(torch.get_num_threads(), n_atoms // _THREAD_ATOMS)
     if n_threads <= 1:
-        work(0, n_atoms)
+        kernel(0, n_atoms, *arguments)
         return
     # whole multiples of LANES keep the blocks of atoms, and with them the bits, as in one thread
     step = -(-n_atoms // (n_threads * LANES)) * LANES
-    bounds = [(low, min(low + step, n_atoms)) for low in range(0, n_atoms, step)]
-    list(_pool(n_threads).map(lambda bound: work(*bound), bounds))
+    runs = [
+        _pool(n_threads).submit(kernel, low, min(low + step, n_atoms), *arguments) for low in range(0, n_atoms, step)
+    ]
+    for run in runs:
+        run.result()

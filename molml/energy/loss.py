@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from molml.energy.data import StructureDataset, Structures, collate, pair_vectors
-from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
+from molml.energy.kernels import FeatureKernel, Neighbourhood, Pairs, neighbourhood
 from molml.energy.model import forces_and_virial, structure_energies
 from molml.training import Term
 
@@ -43,12 +43,17 @@ class FeaturisedDataset:
     kernel : FeatureKernel
     memory : float, GB
         What is kept; items beyond it are computed anew each time.
+
+    Raises
+    ------
+    ValueError
+        If the data set's cutoff is another than the functions'.
     """
 
     def __init__(self, dataset: StructureDataset, kernel: FeatureKernel, *, memory: float = 4.0) -> None:
-        if dataset.cutoff != kernel.tables.cutoff:
+        if dataset.cutoff != kernel.cutoff:
             raise ValueError(
-                f"the data set must have the functions' cutoff {kernel.tables.cutoff:g} Å, got {dataset.cutoff}; "
+                f"the data set must have the functions' cutoff {kernel.cutoff:g} Å, got {dataset.cutoff}; "
                 "use dataset.with_cutoff"
             )
         self.dataset, self.kernel = dataset, kernel
@@ -66,7 +71,8 @@ class FeaturisedDataset:
         moments = self.kernel.moments(near)
         features = self.kernel.values(near, moments)
         featurised = Featurised(item, near, moments, features)
-        size = moments.nbytes + near.vectors.nbytes + sum(block.nbytes for block in features)
+        # the pairs: first, second, the neighbour's element, the vector twice (here and in the data set's item)
+        size = moments.nbytes + 3 * near.pairs.vectors.nbytes + sum(block.nbytes for block in features)
         if size <= self._left:
             self._left -= size
             self._kept[index] = featurised
@@ -75,19 +81,20 @@ class FeaturisedDataset:
     def collate(self, items: list[Featurised]) -> Featurised:
         """One batch of several structures."""
         structures = collate([item.structures for item in items])
-        species = np.concatenate([item.near.species for item in items])
-        ends = np.cumsum([0] + [int(item.near.start[-1]) for item in items])
-        start = [item.near.start[:-1] + ends[i] for i, item in enumerate(items)]
-        near = Neighbourhood(
-            np.concatenate([*start, ends[-1:]]),
+        parts = [item.near.pairs for item in items]
+        pairs_before = np.cumsum([0] + [len(part.first) for part in parts])
+        atoms_before = np.cumsum([0] + [len(part.start) - 1 for part in parts])
+        pairs = Pairs(
+            np.concatenate([*(p.start[:-1] + n for p, n in zip(parts, pairs_before, strict=False)), pairs_before[-1:]]),
             structures.first.numpy(),
             structures.second.numpy(),
-            np.concatenate([item.near.vectors for item in items]),
-            species,
-            np.concatenate([item.near.neighbour for item in items]),
-            max(item.near.longest for item in items),
-            tuple(np.flatnonzero(species == e) for e in range(len(self.kernel.elements))),
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate([part.neighbour for part in parts]),
+            max(part.longest for part in parts),
+            parts[0].n_elements,
         )
+        atoms = [[a + n for a in item.near.atoms] for item, n in zip(items, atoms_before, strict=False)]
+        near = Neighbourhood(pairs, tuple(np.concatenate(blocks) for blocks in zip(*atoms, strict=True)))
         features = [np.concatenate(blocks) for blocks in zip(*(item.features for item in items), strict=True)]
         return Featurised(structures, near, np.concatenate([item.moments for item in items]), features)
 
@@ -105,7 +112,7 @@ class _PairGradient(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, directions: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, directions: Tensor) -> tuple[Tensor | None, ...]:
         changes = ctx.kernel.jvp(ctx.near, ctx.moments, directions.numpy())
         return None, None, None, *(torch.from_numpy(change) for change in changes)
 
@@ -120,6 +127,12 @@ class EnergyForceLoss:
     Parameters
     ----------
     energy_weight, forces_weight, stress_weight : float
+        Of each term in the objective; with 0 it is a metric.
+
+    Raises
+    ------
+    ValueError
+        For a negative weight.
     """
 
     def __init__(self, *, energy_weight: float = 1.0, forces_weight: float = 1.0, stress_weight: float = 0.0) -> None:
@@ -136,7 +149,7 @@ class EnergyForceLoss:
         _, energy = structure_energies(data, batch.near.atoms, energies)
         weights = torch.autograd.grad(energy.sum(), features, create_graph=model.training)
         gradient = _PairGradient.apply(model.kernel, batch.near, batch.moments, *weights)
-        forces, virial = forces_and_virial(data, torch.from_numpy(batch.near.vectors), gradient)
+        forces, virial = forces_and_virial(data, torch.from_numpy(batch.near.pairs.vectors), gradient)
 
         n_atoms = torch.bincount(data.structure, minlength=len(data.energy))
         counted = data.weight * data.has_energy

@@ -20,6 +20,7 @@ from molml.nn import MLP
 if TYPE_CHECKING:
     from molml.energy.calculator import Calculator
 
+_ROUNDING = 1e-4  # widths of the training range; values in another batch are computed in another order
 UNITS = {"energy": "eV", "length": "Å", "forces": "eV/Å", "stress": "eV/Å³"}
 
 
@@ -88,15 +89,25 @@ class FeatureStatistics(NamedTuple):
 
 
 def feature_statistics(blocks: Sequence[Sequence[np.ndarray]]) -> FeatureStatistics:
-    """Statistics over many structures' features (one list of arrays per structure, one array per element)."""
-    parts: list[list[Tensor]] = [[], [], [], []]
+    """Statistics of a data set's features.
+
+    Parameters
+    ----------
+    blocks : sequence of sequence of array, shape (n_atoms of the element, n_functions)
+        One item per structure, in it one array per element of the functions.
+
+    Returns
+    -------
+    FeatureStatistics
+        Zeros for an element that no structure holds: each of its atoms is then outside the range.
+    """
+    parts = []
     for element in zip(*blocks, strict=True):
         values = torch.from_numpy(np.concatenate(element))
-        parts[0].append(values.mean(0))
-        parts[1].append(values.std(0, unbiased=False))
-        parts[2].append(values.amin(0))
-        parts[3].append(values.amax(0))
-    return FeatureStatistics(*parts)
+        if not len(values):
+            values = values.new_zeros(1, values.shape[1])
+        parts.append((values.mean(0), values.std(0, unbiased=False), values.amin(0), values.amax(0)))
+    return FeatureStatistics(*(list(part) for part in zip(*parts, strict=True)))
 
 
 @final
@@ -134,9 +145,8 @@ class LinearPotential(nn.Module):
         self.kernel = FeatureKernel(functions)
         self.metadata = {"units": UNITS, **(metadata or {})}
         _check_lengths("coefficients", functions, coefficients)
-        self.coefficients = nn.ParameterList([nn.Parameter(c.detach().clone(), requires_grad=False) for c in coefficients])
-        self.register_buffer("reference", torch.as_tensor(list(reference), dtype=torch.float64))
-        _register_statistics(self, functions, statistics)
+        self.coefficients = _frozen(coefficients)
+        _register(self, functions, reference, statistics)
 
     @property
     def elements(self) -> list[int]:
@@ -155,9 +165,7 @@ class LinearPotential(nn.Module):
 
     def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Energy of every atom, eV, from its features; one tensor per element on both sides."""
-        return [
-            x @ c + r for x, c, r in zip(features, self.coefficients, cast(Tensor, self.reference), strict=True)
-        ]
+        return [x @ c + r for x, c, r in zip(features, self.coefficients, cast(Tensor, self.reference), strict=True)]
 
     def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
         """Energies and their derivatives for a batch.
@@ -238,6 +246,7 @@ class BehlerParrinello(nn.Module):
     hidden : sequence of int
         Widths of the hidden layers.
     activation : str
+        A name that :func:`molml.nn.activation` knows.
     linear : sequence of Tensor, shape (n_functions,), eV, optional
         Coefficients of the frozen linear part on the functions themselves, one tensor per element.
     energy_scale : float, eV
@@ -245,6 +254,12 @@ class BehlerParrinello(nn.Module):
     seed : int
         Of the initial weights.
     metadata : dict, optional
+        JSON-able facts that travel with the model.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not belong to the functions, an element has no functions, or a setting is out of its range.
 
     References
     ----------
@@ -267,6 +282,9 @@ class BehlerParrinello(nn.Module):
         super().__init__()
         if not energy_scale > 0:
             raise ValueError(f"energy_scale must be positive (eV), got {energy_scale}")
+        empty = [symbol for symbol, chosen in functions.functions.items() if not chosen]
+        if empty:
+            raise ValueError(f"a network needs symmetry functions to see, got none for {', '.join(empty)}")
         self.features = functions
         self.kernel = FeatureKernel(functions)
         self.metadata = {"units": UNITS, **(metadata or {})}
@@ -275,20 +293,17 @@ class BehlerParrinello(nn.Module):
         if linear is None:
             linear = [torch.zeros(functions.n_functions(symbol), dtype=torch.float64) for symbol in symbols]
         _check_lengths("linear", functions, linear)
-        self.linear = nn.ParameterList([nn.Parameter(c.detach().clone(), requires_grad=False) for c in linear])
-        self.register_buffer("reference", torch.as_tensor(list(reference), dtype=torch.float64))
-        _register_statistics(self, functions, statistics)
+        self.linear = _frozen(linear)
+        _register(self, functions, reference, statistics)
         for e in range(len(symbols)):
             std = statistics.std[e]
             # a function that hardly varied in training is left out: 1 / std would blow its noise up
             used = std > 1e-6 * torch.clamp(std.max(), min=1e-30) if len(std) else std.bool()
             self.register_buffer(f"scale_{e}", torch.where(used, 1.0 / torch.where(used, std, 1.0), 0.0))
-        self.networks = nn.ModuleList(
-            [
-                MLP(functions.n_functions(symbol), hidden, 1, activation=activation, seed=seed + 7919 * e, dtype=torch.float64)
-                for e, symbol in enumerate(symbols)
-            ]
-        )
+        self.networks = nn.ModuleList()
+        for e, symbol in enumerate(symbols):
+            n, own_seed = functions.n_functions(symbol), seed + 7919 * e
+            self.networks.append(MLP(n, hidden, 1, activation=activation, seed=own_seed, dtype=torch.float64))
 
     @property
     def elements(self) -> list[int]:
@@ -313,11 +328,10 @@ class BehlerParrinello(nn.Module):
     def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Energy of every atom, eV, from its features; one tensor per element on both sides."""
         energies = []
-        for e, (x, network, reference) in enumerate(
-            zip(features, self.networks, cast(Tensor, self.reference), strict=True)
-        ):
+        for e, (x, network) in enumerate(zip(features, self.networks, strict=True)):
             inputs = (x - getattr(self, f"mean_{e}")) * getattr(self, f"scale_{e}")
-            energies.append(x @ self.linear[e] + reference + self.energy_scale * network(inputs).squeeze(-1))
+            smooth = x @ self.linear[e] + cast(Tensor, self.reference)[e]
+            energies.append(smooth + self.energy_scale * network(inputs).squeeze(-1))
         return energies
 
     def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
@@ -377,6 +391,15 @@ class Committee(nn.Module):
     ----------
     members : sequence of LinearPotential or of BehlerParrinello
         At least two, of one class, with the same symmetry functions.
+    metadata : dict, optional
+        Facts beyond those of the first member.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two members, or members of different symmetry functions.
+    TypeError
+        For members of two classes.
 
     References
     ----------
@@ -446,13 +469,13 @@ class Committee(nn.Module):
     @classmethod
     def from_container(cls, container: Container) -> Committee:
         """Rebuild from a model file's content."""
-        kinds = {"LinearPotential": LinearPotential, "BehlerParrinello": BehlerParrinello}
-        kind = kinds[container.config["kind"]]
-        members: list[Member] = []
+        kinds: dict[str, type[Member]] = {"LinearPotential": LinearPotential, "BehlerParrinello": BehlerParrinello}
+        name, config, metadata = container.config["kind"], container.config["member"], container.metadata
+        members = []
         for i in range(container.config["n_members"]):
             start = f"members.{i}."
-            own = {name.removeprefix(start): t for name, t in container.tensors.items() if name.startswith(start)}
-            members.append(kind.from_container(Container(kind.__name__, container.config["member"], own, container.metadata)))
+            own = {key.removeprefix(start): t for key, t in container.tensors.items() if key.startswith(start)}
+            members.append(kinds[name].from_container(Container(name, config, own, metadata)))
         return cls(members).eval()
 
     def __repr__(self) -> str:
@@ -463,7 +486,19 @@ Potential = LinearPotential | BehlerParrinello | Committee
 
 
 def forces_and_virial(batch: Structures, vectors: Tensor, pair_gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """Forces (n_atoms, 3) and dE/dstrain (n_structures, 3, 3), symmetric, from dE / d(pair vectors)."""
+    """Derivatives of the energies by positions and strain, from those by the pair vectors.
+
+    Parameters
+    ----------
+    batch : Structures
+    vectors, pair_gradient : Tensor, shape (n_pairs, 3), Å and eV/Å
+
+    Returns
+    -------
+    forces : Tensor, shape (n_atoms, 3), eV/Å
+    virial : Tensor, shape (n_structures, 3, 3), eV
+        dE / dstrain, symmetric; stress times volume.
+    """
     forces = torch.zeros_like(batch.positions)
     forces = forces.index_add(0, batch.first, pair_gradient).index_add(0, batch.second, pair_gradient, alpha=-1)
     products = vectors[:, :, None] * pair_gradient[:, None, :]
@@ -472,11 +507,22 @@ def forces_and_virial(batch: Structures, vectors: Tensor, pair_gradient: Tensor)
     return forces, 0.5 * (virial + virial.transpose(1, 2))
 
 
-def structure_energies(batch: Structures, atoms: Sequence[np.ndarray], energies: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Energies of the atoms in the order of the batch, and of the structures."""
+def structure_energies(
+    batch: Structures, atoms: Sequence[np.ndarray], energies: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Energies of the atoms in the order of the batch, and of the structures, from those of the atoms by element."""
     order = torch.from_numpy(np.concatenate(atoms))
     per_atom = torch.zeros_like(batch.positions[:, 0]).index_copy(0, order, torch.cat(list(energies)))
     return per_atom, torch.zeros(n_structures(batch), dtype=per_atom.dtype).index_add(0, batch.structure, per_atom)
+
+
+class _Outcome(NamedTuple):
+    """What one potential says; no forces and virial where derivatives are not asked for."""
+
+    energies: Tensor
+    energy: Tensor
+    forces: Tensor | None
+    virial: Tensor | None
 
 
 def _predict(members: Sequence[Member], batch: Structures, want_forces: bool, want_stress: bool) -> Prediction:
@@ -485,27 +531,25 @@ def _predict(members: Sequence[Member], batch: Structures, want_forces: bool, wa
     near = neighbourhood(kernel.elements, batch.numbers, batch.first, batch.second, vectors)
     moments = kernel.moments(near)
     features = [torch.from_numpy(block) for block in kernel.values(near, moments)]
-    results = [_one(member, batch, vectors, near, moments, features, want_forces or want_stress) for member in members]
-    if len(members) == 1:
-        per_atom, energy, forces, virial = results[0]
-        energy_std = forces_std = None
-    else:
-        per_atom, energy, forces, virial = (
-            None if parts[0] is None else torch.stack(parts).mean(0)  # type: ignore[arg-type]
-            for parts in zip(*results, strict=True)
-        )
-        energy_std = torch.stack([result[1] for result in results]).std(0)
-        forces_std = torch.stack([cast(Tensor, r[2]) for r in results]).std(0) if want_forces else None
+    derivatives = want_forces or want_stress
+    outcomes = [_outcome(member, batch, vectors, near, moments, features, derivatives) for member in members]
+    mean = outcomes[0]
+    energy_std = forces_std = None
+    if len(outcomes) > 1:
+        parts = [None if part[0] is None else torch.stack(part).mean(0) for part in zip(*outcomes, strict=True)]
+        mean = _Outcome(*parts)  # type: ignore[arg-type]
+        energy_std = torch.stack([one.energy for one in outcomes]).std(0)
+        if want_forces:
+            forces_std = torch.stack([cast(Tensor, one.forces) for one in outcomes]).std(0)
     stress = None
-    if want_stress and virial is not None:
+    if want_stress:
         volume = batch.volume[:, None, None]
-        stress = torch.where(volume > 0, virial / torch.where(volume > 0, volume, 1.0), 0.0)
-    return Prediction(
-        cast(Tensor, energy), cast(Tensor, per_atom), forces if want_forces else None, stress, energy_std, forces_std, features
-    )
+        stress = torch.where(volume > 0, cast(Tensor, mean.virial) / torch.where(volume > 0, volume, 1.0), 0.0)
+    forces = mean.forces if want_forces else None
+    return Prediction(mean.energy, mean.energies, forces, stress, energy_std, forces_std, features)
 
 
-def _one(
+def _outcome(
     member: Member,
     batch: Structures,
     vectors: Tensor,
@@ -513,16 +557,16 @@ def _one(
     moments: np.ndarray,
     features: Sequence[Tensor],
     derivatives: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> _Outcome:
     with torch.set_grad_enabled(derivatives):
         inputs = [x.detach().requires_grad_(derivatives) for x in features]
         energies = member.atomic_energies(inputs)
         per_atom, energy = structure_energies(batch, near.atoms, energies)
         if not derivatives:
-            return per_atom, energy, None, None
+            return _Outcome(per_atom, energy, None, None)
         weights = torch.autograd.grad(energy.sum(), inputs)
     gradient = torch.from_numpy(member.kernel.vjp(near, moments, [w.numpy() for w in weights]))
-    return per_atom.detach(), energy.detach(), *forces_and_virial(batch, vectors, gradient)
+    return _Outcome(per_atom.detach(), energy.detach(), *forces_and_virial(batch, vectors, gradient))
 
 
 def _extrapolation(member: Member, batch: Structures, prediction: Prediction | None) -> list[Extrapolation]:
@@ -532,26 +576,14 @@ def _extrapolation(member: Member, batch: Structures, prediction: Prediction | N
     found = []
     for e, (number, values) in enumerate(zip(member.elements, prediction.features, strict=True)):
         low, high = getattr(member, f"low_{e}"), getattr(member, f"high_{e}")
-        width = torch.clamp(high - low, min=1e-12)
-        # a hair of room, for values are computed in another order in another batch
+        # a function that was constant in training has a width of rounding errors
+        width = torch.maximum(high - low, 1e-9 * torch.maximum(low.abs(), high.abs())).clamp(min=1e-12)
         excess = torch.maximum(low - values, values - high) / width
-        outside = torch.nonzero(excess > 1e-9)
-        if not len(outside):
-            continue
         atoms = np.flatnonzero(numbers == number)
         names = member.features.names(chemical_symbols[number])
-        for row, column in outside.tolist():
-            found.append(
-                Extrapolation(
-                    int(atoms[row]),
-                    number,
-                    names[column],
-                    float(values[row, column]),
-                    float(low[column]),
-                    float(high[column]),
-                    float(excess[row, column]),
-                )
-            )
+        for row, column in torch.nonzero(excess > _ROUNDING).tolist():
+            figures = (float(x) for x in (values[row, column], low[column], high[column], excess[row, column]))
+            found.append(Extrapolation(int(atoms[row]), number, names[column], *figures))
     return sorted(found, key=lambda item: -item.excess)
 
 
@@ -569,7 +601,18 @@ def _check_lengths(name: str, functions: SymmetryFunctions, tensors: Sequence[Te
         raise ValueError(f"{name} must have the shapes {expected}, one per element of the functions, got {found}")
 
 
-def _register_statistics(module: nn.Module, functions: SymmetryFunctions, statistics: FeatureStatistics) -> None:
+def _frozen(tensors: Sequence[Tensor]) -> nn.ParameterList:
+    return nn.ParameterList([nn.Parameter(t.detach().clone(), requires_grad=False) for t in tensors])
+
+
+def _register(
+    module: nn.Module, functions: SymmetryFunctions, reference: Sequence[float], statistics: FeatureStatistics
+) -> None:
+    if len(reference) != len(functions.elements):
+        raise ValueError(
+            f"reference must hold {len(functions.elements)} energies, one per element, got {len(reference)}"
+        )
+    module.register_buffer("reference", torch.as_tensor(list(reference), dtype=torch.float64))
     for name, tensors in zip(statistics._fields, statistics, strict=True):
         _check_lengths(f"statistics.{name}", functions, tensors)
         for e, tensor in enumerate(tensors):
