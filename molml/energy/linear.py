@@ -7,6 +7,7 @@ cross-validated without touching the structures again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from molml.energy.kernels import FeatureKernel, neighbourhood
 LABELS = ("energy", "forces", "stress")
 ENERGY_WEIGHTS = (10.0, 30.0, 100.0)
 RIDGES = (1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
+_ROWS_AT_ONCE = 2000  # a rank-k update of the normal matrix costs no less for fewer rows
 
 
 class NormalEquations(NamedTuple):
@@ -41,7 +43,9 @@ class LeastSquares(NamedTuple):
     coefficients: np.ndarray  # (n_columns,)
     energy_weight: float
     ridge: float
-    scores: list[dict]  # one per tried pair: energy_weight, ridge, energy_rmse, virial_rmse (eV per √atom), forces_rmse (eV/Å)
+    scores: list[
+        dict
+    ]  # one per tried pair: energy_weight, ridge, energy_rmse, virial_rmse (eV per √atom), forces_rmse (eV/Å)
 
 
 def reference_energies(dataset: StructureDataset, elements: list[int]) -> np.ndarray:
@@ -100,6 +104,7 @@ def normal_equations(
     n_folds: int = 5,
     seed: int = 0,
     progress: bool = False,
+    description: str = "least squares",
 ) -> NormalEquations:
     """Gather the least-squares sums of a data set; structures are dealt to the folds at random."""
     n_folds = max(1, min(n_folds, len(dataset)))
@@ -107,26 +112,38 @@ def normal_equations(
     gram = np.zeros((n_folds, 3, width, width))
     moment, square, count = np.zeros((n_folds, 3, width)), np.zeros((n_folds, 3)), np.zeros((n_folds, 3))
     fold = np.random.default_rng(seed).permutation(len(dataset)) % n_folds
-    for i in tqdm(range(len(dataset)), desc="least squares", disable=not progress, leave=False):
+    waiting: dict[tuple[int, int], list[np.ndarray]] = {}
+    for i in tqdm(range(len(dataset)), desc=description, disable=not progress, leave=False):
         for label, (design, target) in enumerate(structure_rows(kernel, dataset[i], reference)):
             if len(target):
-                gram[fold[i], label] += design.T @ design
-                moment[fold[i], label] += design.T @ target
-                square[fold[i], label] += target @ target
-                count[fold[i], label] += len(target)
+                key = int(fold[i]), label
+                moment[key] += design.T @ target
+                square[key] += target @ target
+                count[key] += len(target)
+                waiting.setdefault(key, []).append(design)
+                if sum(len(part) for part in waiting[key]) > _ROWS_AT_ONCE:
+                    _add_gram(gram[key], waiting.pop(key))
+    for key, parts in waiting.items():
+        _add_gram(gram[key], parts)
+    for lower in gram.reshape(-1, width, width):
+        lower += np.tril(lower, -1).T
     return NormalEquations(gram, moment, square, count, len(kernel.elements))
 
 
+def _add_gram(gram: np.ndarray, parts: list[np.ndarray]) -> None:
+    """Add RᵀR to the lower triangle of ``gram`` in place, R being the stacked parts."""
+    rows = np.concatenate(parts)
+    # BLAS counts columns first: gram.T and rows.T are these arrays as they lie in memory, upper is its word for our lower
+    scipy.linalg.blas.dsyrk(1.0, rows.T, beta=1.0, c=gram.T, lower=0, overwrite_c=1)
+
+
 def _n_functions(centre) -> int:  # type: ignore[no-untyped-def]
-    return (
-        centre.n_moment_invariants + len(centre.triple) if centre.combination is None else len(centre.combination)
-    )
+    return centre.n_moment_invariants + len(centre.triple) if centre.combination is None else len(centre.combination)
 
 
 def solve(
     equations: NormalEquations,
     *,
-    columns: np.ndarray | None = None,
     energy_weights: tuple[float, ...] = ENERGY_WEIGHTS,
     ridges: tuple[float, ...] = RIDGES,
     stress_weight: float = 0.3,
@@ -140,77 +157,80 @@ def solve(
     Parameters
     ----------
     equations : NormalEquations
-    columns : int array, optional
-        Use only these columns (of the functions; the reference energies always take part).
     energy_weights, ridges : tuple of float
         What to try.
     stress_weight : float
         Weight of a virial row (eV per √atom) against a force row (eV/Å).
     """
     gram, moment = equations.gram, equations.moment
-    if columns is not None:
-        kept = np.concatenate([columns, np.arange(gram.shape[-1] - equations.n_elements, gram.shape[-1])])
-        gram, moment = gram[:, :, kept][:, :, :, kept], moment[:, :, kept]
     total = equations.count.sum(0)
     if not total[0]:
         energy_weights = energy_weights[:1]
     if total[2] and total[0] + total[1] == 0:
         raise ValueError("a linear potential needs energies or forces, got stress labels only")
-    n_folds = len(gram)
-    scores = []
-    for energy_weight in energy_weights:
+    kinds = [name for name, n in (("energy_rmse", total[0]), ("forces_rmse", total[1])) if n]
+    scores: list[dict[str, float]] = []
+
+    def score(energy_weight: float, tried: Sequence[float]) -> None:
         weight = np.array([energy_weight**2, 1.0, stress_weight**2])
         whole = np.tensordot(weight, gram.sum(0), 1), np.tensordot(weight, moment.sum(0), 1)
-        for ridge in ridges:
-            error = np.zeros(3)
-            for f in range(n_folds if n_folds > 1 else 0):
-                x = _ridge(
-                    whole[0] - np.tensordot(weight, gram[f], 1),
-                    whole[1] - np.tensordot(weight, moment[f], 1),
-                    ridge,
-                    equations.n_elements,
-                )
-                error += np.einsum("i,lij,j->l", x, gram[f], x, optimize=True) - 2.0 * moment[f] @ x + equations.square[f]
-            # rounding can turn a perfect fit's error negative
-            mean = np.sqrt(np.maximum(error, 1e-30) / np.maximum(total, 1.0))
+        error = np.zeros((len(tried), 3))
+        for f in range(len(gram) if len(gram) > 1 else 0):
+            rest = whole[0] - np.tensordot(weight, gram[f], 1), whole[1] - np.tensordot(weight, moment[f], 1)
+            for i, ridge in enumerate(tried):
+                x = _ridge(*rest, ridge, equations.n_elements)
+                error[i] += (gram[f] @ x) @ x - 2.0 * moment[f] @ x + equations.square[f]
+        # rounding can turn a perfect fit's error negative
+        rmse = np.sqrt(np.maximum(error, 1e-30) / np.maximum(total, 1.0))
+        for ridge, (energy, forces, virial) in zip(tried, rmse.tolist(), strict=True):
             scores.append(
                 {
                     "energy_weight": energy_weight,
                     "ridge": ridge,
-                    "energy_rmse": float(mean[0]),
-                    "forces_rmse": float(mean[1]),
-                    "virial_rmse": float(mean[2]),
+                    "energy_rmse": energy,
+                    "forces_rmse": forces,
+                    "virial_rmse": virial,
                 }
             )
-    kinds = [name for name, n in (("energy_rmse", total[0]), ("forces_rmse", total[1])) if n]
-    best = min(scores, key=lambda score: float(np.prod([score[kind] for kind in kinds])))
+
+    def best_score() -> dict[str, float]:
+        return min(scores, key=lambda score: float(np.prod([score[kind] for kind in kinds])))
+
+    # the two choices hardly depend on each other: first the weight at a middling ridge, then the ridge
+    middle = ridges[len(ridges) // 2]
+    for energy_weight in energy_weights:
+        score(energy_weight, [middle])
+    score(best_score()["energy_weight"], [ridge for ridge in ridges if ridge != middle])
+    best = best_score()
     weight = np.array([best["energy_weight"] ** 2, 1.0, stress_weight**2])
     solution = _ridge(
-        np.tensordot(weight, gram.sum(0), 1), np.tensordot(weight, moment.sum(0), 1), best["ridge"], equations.n_elements
+        np.tensordot(weight, gram.sum(0), 1),
+        np.tensordot(weight, moment.sum(0), 1),
+        best["ridge"],
+        equations.n_elements,
     )
-    if columns is not None:
-        spread = np.zeros(equations.gram.shape[-1])
-        spread[kept] = solution
-        solution = spread
     return LeastSquares(solution, best["energy_weight"], best["ridge"], scores)
 
 
 def _ridge(gram: np.ndarray, moment: np.ndarray, ridge: float, n_free: int) -> np.ndarray:
     scale = np.sqrt(np.diag(gram))
     scale[scale == 0.0] = 1.0
-    scaled = gram / scale / scale[:, None]
     penalty = np.full(len(scale), ridge)
     penalty[len(scale) - n_free :] = 1e-13
-    scaled[np.diag_indices_from(scaled)] += penalty
-    try:
-        factor = scipy.linalg.cho_factor(scaled, lower=True, check_finite=False)
-        return scipy.linalg.cho_solve(factor, moment / scale, check_finite=False) / scale
-    except scipy.linalg.LinAlgError:
-        # rounding has eaten the smallest eigenvalues: drop them
-        return scipy.linalg.lstsq(scaled, moment / scale, cond=1e-13, check_finite=False)[0] / scale
+    while True:
+        scaled = gram / scale / scale[:, None]
+        scaled[np.diag_indices_from(scaled)] += penalty
+        try:
+            factor = scipy.linalg.cho_factor(scaled, lower=True, overwrite_a=True, check_finite=False)
+            return scipy.linalg.cho_solve(factor, moment / scale, check_finite=False) / scale
+        except scipy.linalg.LinAlgError:
+            # rounding has eaten the smallest eigenvalues: a ridge above it is the least that can be had
+            penalty = np.maximum(penalty, 1e-15) * 10.0
 
 
-def forward_selection(equations: NormalEquations, columns: np.ndarray, limit: np.ndarray, *, energy_weight: float = 30.0) -> np.ndarray:
+def forward_selection(
+    equations: NormalEquations, columns: np.ndarray, limit: np.ndarray, *, energy_weight: float = 30.0
+) -> np.ndarray:
     """Choose functions one by one, each time the one that lowers the training error most (orthogonal least squares).
 
     Parameters

@@ -27,8 +27,8 @@ COUPLINGS = tuple(
     if sum(degrees) % 2 == 0 and degrees[2] <= degrees[0] + degrees[1]
 )
 # shells for products of two and of three moments, by the number of elements: the candidates grow with its 2nd and 3rd power
-N_PAIR_SHELLS = {1: 6, 2: 6, 3: 5}
-N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 2}
+N_PAIR_SHELLS = {1: 6, 2: 6, 3: 6}
+N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 3}
 _SAMPLE_ATOMS = 1500
 _SAMPLE_STRUCTURES = 300
 
@@ -122,9 +122,7 @@ def automatic_functions(
         {s: [grid[i] for i in columns] for s, columns in zip(symbols, kept, strict=True)}, cutoff=float(dataset.cutoff)
     )
     owner = np.concatenate([np.full(len(columns), e) for e, columns in enumerate(kept)] + [np.full(len(symbols), -1)])
-    equations = normal_equations(
-        FeatureKernel(stage), sample, np.zeros(len(symbols)), n_folds=1, progress=progress
-    )
+    equations = normal_equations(FeatureKernel(stage), sample, np.zeros(len(symbols)), n_folds=1, progress=progress)
     chosen = forward_selection(equations, owner, np.full(len(symbols), n_functions))
     start = np.cumsum([0, *(len(columns) for columns in kept)])
     return SymmetryFunctions(
