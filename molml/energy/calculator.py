@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Calculator", "VerletList"]
 
+ONE_THREAD_BELOW = 200
+"""Atoms. Threads cost a small system more than they give, and on a busy machine ten times as much: they wait actively
+for each other at every one of some fifty small operations."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
@@ -235,7 +239,13 @@ class Calculator(AseCalculator):
                 f"got pbc={atoms.pbc.tolist()}; set atoms.pbc and atoms.cell, or do not ask for the stress"
             )
         batch = self._batch(atoms, periodic)
-        prediction = self.potential.predict(batch, forces=True, stress=periodic)
+        threads = torch.get_num_threads()
+        if len(atoms) < ONE_THREAD_BELOW:
+            torch.set_num_threads(1)
+        try:
+            prediction = self.potential.predict(batch, forces=True, stress=periodic)
+        finally:
+            torch.set_num_threads(threads)
         if self._watch is not None:
             self._watch.look(batch, prediction)
         energy = float(prediction.energy[0])

@@ -6,6 +6,7 @@ import warnings
 import ase.io
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.calculator import PropertyNotImplementedError
@@ -118,6 +119,26 @@ def test_changing_a_returned_array_does_not_change_the_results(lennard_jones):
 
 
 # caching
+
+
+def test_small_systems_use_one_thread_and_give_the_others_back(lennard_jones):
+    potential = lennard_jones()
+    predict, used = potential.predict, []
+
+    def watched(batch, **options):
+        used.append(torch.get_num_threads())
+        return predict(batch, **options)
+
+    potential.predict = watched
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for repeat in (1, 4):
+            Calculator(potential, on_extrapolation="ignore").get_forces(argon(repeat=repeat))
+        assert used == [1, 2]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_everything_comes_from_one_calculation(lennard_jones):
