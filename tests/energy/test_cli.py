@@ -444,3 +444,25 @@ def test_help_is_fast():
     with pytest.raises(SystemExit):
         main(["energy", "fit", "--help"])
     assert time.process_time() - started < 1
+
+
+def test_a_real_fit_from_data_to_dynamics(tmp_path, capsys):
+    data, test = write_data(tmp_path / "data.xyz", 20), write_data(tmp_path / "test.xyz", 4, seed=200)
+    run = str(tmp_path / "run")
+    options = ["--epochs", "2", "--n-functions", "12", "--hidden", "4", "--cutoff", "5", "--members", "2"]
+    assert main(["energy", "fit", data, "--test", test, "--output", run, *options]) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    # forces of these structures are about 0.03 eV/Å
+    assert metrics["test"]["forces_rmse"] < 0.003
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["member"], line["epoch"]) for line in lines] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    first = (tmp_path / "run" / "model.molml").read_bytes()
+    assert main(["energy", "fit", data, "--test", test, "--output", run, *options, "--resume"]) == 0
+    again = molml.load(tmp_path / "run" / "model.molml")
+    (tmp_path / "first.molml").write_bytes(first)
+    stored = molml.load(tmp_path / "first.molml").state_dict()
+    assert all(torch.equal(value, stored[name]) for name, value in again.state_dict().items())
+    model = f"{run}/model.molml"
+    assert main(["energy", "evaluate", model, test]) == 0
+    assert main(["energy", "md", model, test, "--steps", "5", "--output", str(tmp_path / "t.xyz")]) == 0
+    assert "2 frames" not in capsys.readouterr().err
