@@ -82,6 +82,7 @@ def _add_evaluate(actions: Any) -> None:
     action.add_argument("model", metavar="MODEL", help="model file")
     action.add_argument("data", metavar="DATA", help="structures with labels")
     action.add_argument("--output", metavar="DIR", help="folder for metrics.json and report.html")
+    action.add_argument("--overwrite", action="store_true", help="move a report in DIR to DIR/previous-1")
     action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
     _add_keys(action)
     action.set_defaults(run=run_evaluate)
@@ -248,6 +249,14 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from molml.training.directory import run_directory
 
     _set_threads(arguments.threads)
+    files = ("metrics.json", "report.html", *FIGURES)
+    if arguments.output and not arguments.overwrite:
+        there = [name for name in files[:2] if (Path(arguments.output) / name).exists()]
+        if there:
+            raise ValueError(
+                f"{arguments.output} already holds {' and '.join(there)}; choose another folder, or set them aside "
+                "with --overwrite"
+            )
     potential = _load(arguments.model)
     dataset = _read(arguments.data, arguments)
     evaluation = evaluate(potential, dataset)
@@ -256,7 +265,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     for row in evaluation.worst[:3]:
         print(f"  {_describe_worst(row)}")
     if arguments.output:
-        with run_directory(arguments.output, files=("metrics.json", "report.html")) as folder:
+        with run_directory(arguments.output, overwrite=arguments.overwrite, files=files) as folder:
             write_report(
                 folder,
                 potential,

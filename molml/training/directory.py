@@ -66,7 +66,7 @@ def run_directory(
         warnings.warn(f"this system has no file locks: see to it that nothing else writes to {folder}", stacklevel=3)
     descriptor = None if fcntl is None else _lock(folder)
     try:
-        found = sorted({entry for pattern in files for entry in folder.glob(pattern)})
+        found = list(dict.fromkeys(entry for pattern in files for entry in sorted(folder.glob(pattern))))
         if found and not (resume or overwrite):
             names = ", ".join(entry.name for entry in found[:3]) + (" …" if len(found) > 3 else "")
             raise ValueError(

@@ -325,7 +325,9 @@ def test_evaluate_writes_a_report_where_there_is_none(model, data, tmp_path, cap
     assert set(json.loads((tmp_path / "out" / "metrics.json").read_text())) == {"test"}
     assert (tmp_path / "out" / "report.html").exists()
     assert main(["energy", "evaluate", model, data, "--output", str(tmp_path / "out")]) == 1
-    assert "already holds a run" in capsys.readouterr().err
+    assert "already holds metrics.json and report.html; choose another folder" in capsys.readouterr().err
+    assert main(["energy", "evaluate", model, data, "--output", str(tmp_path / "out"), "--overwrite"]) == 0
+    assert (tmp_path / "out" / "previous-1" / "report.html").exists()
 
 
 def test_evaluate_refuses_what_is_no_potential(data, tmp_path, capsys):
