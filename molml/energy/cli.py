@@ -60,8 +60,15 @@ def _add_fit(actions: Any) -> None:
     action.add_argument(
         "--epochs", metavar="N", type=int, help="passes over the data; chosen by their number of atoms if left out"
     )
-    action.add_argument("--cutoff", metavar="Å", type=float, help="radius of an atom's surroundings (default: 5.5)")
-    action.add_argument("--n-functions", metavar="N", type=int, help="most functions per element (default: 300)")
+    action.add_argument(
+        "--cutoff", metavar="Å", type=float, help="radius of an atom's surroundings; by default 5.5, for molecules 4"
+    )
+    action.add_argument(
+        "--n-functions",
+        metavar="N",
+        type=int,
+        help="most functions per element; by default 300, for molecules up to 1000",
+    )
     action.add_argument("--hidden", metavar="N", type=int, nargs="+", help="widths of the layers (default: 64 64)")
     action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: 0)")
     action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
@@ -374,8 +381,11 @@ def _set_threads(threads: int | None) -> None:
     if threads < 1:
         raise ValueError(f"--threads must be at least 1, got {threads}")
     import torch
+    from threadpoolctl import threadpool_limits
 
     torch.set_num_threads(threads)
+    # numpy's and scipy's linear algebra
+    threadpool_limits(threads)
 
 
 def _read(path: str, arguments: argparse.Namespace) -> StructureDataset:

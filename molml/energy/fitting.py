@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import sys
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,17 +30,21 @@ from molml.energy.selection import automatic_functions
 from molml.io import load_container, save_container
 from molml.training import Trainer, cosine, processes
 
+# isolated molecules have few neighbours, all near, and need fine angular detail: a short cutoff and many functions
 CUTOFF = 5.5  # Å
+MOLECULE_CUTOFF = 4.0  # Å
 N_FUNCTIONS = 300
+MOLECULE_N_FUNCTIONS = 1000
+_LABELS_PER_FUNCTION = 8
 HIDDEN = (64, 64)
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 1e-3
 VALID_FRACTION = 0.1
 START = "start.molml"
 _ATOM_EPOCHS = 1.5e6  # atoms times epochs of a fit without any limit given
 _MAX_EPOCHS = 400
-# energies enter gently and decide at the end: forces say more of the form, energies of the level
-_ENERGY_DELAY = 0.6
+# energies enter gently and count in full at the end: forces say more of the form, energies of the level
 _ENERGY_FIRST = 1.0 / 15.0
+_FEW_ATOMS = 1000  # a batch smaller than this is trained faster by one thread than by several
 
 
 class _Start(NamedTuple):
@@ -59,7 +65,7 @@ def fit(
     minutes: float | None = None,
     epochs: int | None = None,
     functions: SymmetryFunctions | None = None,
-    n_functions: int = N_FUNCTIONS,
+    n_functions: int | None = None,
     hidden: tuple[int, ...] = HIDDEN,
     seed: int = 0,
     directory: str | os.PathLike[str] | None = None,
@@ -74,7 +80,8 @@ def fit(
     Parameters
     ----------
     train : StructureDataset
-        Structures with energies, forces or both. Its cutoff is used; 5.5 Å where it has none.
+        Structures with energies, forces or both. Its cutoff is used; where it has none, 5.5 Å, or 4 Å if no structure
+        is periodic.
     valid : StructureDataset, optional
         Decides which weights of the networks are best; without it a tenth of ``train`` is kept aside.
     model : {"network", "linear"}
@@ -86,8 +93,9 @@ def fit(
         Passes over the data per network; by default so many that 1.5 million atoms are seen (30 to 300 passes).
     functions : SymmetryFunctions, optional
         Use these instead of choosing.
-    n_functions : int
-        Most functions per element when they are chosen.
+    n_functions : int, optional
+        Most functions per element when they are chosen; by default 300, or up to 1,000 if no structure is periodic and
+        there are labels enough (eight per function).
     hidden : tuple of int
         Widths of the networks' hidden layers.
     seed : int
@@ -114,8 +122,11 @@ def fit(
     _check(model, members, minutes, epochs, n_functions)
     if functions is not None and sorted(functions.elements) != sorted(set(functions.elements) | set(train.elements)):
         raise ValueError(f"functions must cover the elements {train.elements} of the data, got {functions.elements}")
-    cutoff = functions.cutoff if functions is not None else train.cutoff or CUTOFF
+    periodic = any(atoms.pbc.any() for atoms in train.atoms)
+    cutoff = functions.cutoff if functions is not None else train.cutoff or (CUTOFF if periodic else MOLECULE_CUTOFF)
     train = train.with_cutoff(cutoff)
+    if n_functions is None:
+        n_functions = N_FUNCTIONS if periodic else _affordable(train)
     if valid is None and len(train) >= 10 and model == "network":
         train, valid = train.split(VALID_FRACTION, seed)
     if valid is not None:
@@ -155,7 +166,7 @@ def fit(
     return networks[0] if members == 1 else Committee(networks)
 
 
-def _check(model: str, members: int, minutes: float | None, epochs: int | None, n_functions: int) -> None:
+def _check(model: str, members: int, minutes: float | None, epochs: int | None, n_functions: int | None) -> None:
     if model not in ("network", "linear"):
         raise ValueError(f"model must be 'network' or 'linear', got {model!r}")
     for name, value in (("members", members), ("epochs", epochs), ("n_functions", n_functions)):
@@ -163,6 +174,12 @@ def _check(model: str, members: int, minutes: float | None, epochs: int | None, 
             raise ValueError(f"{name} must be at least 1, got {value}")
     if minutes is not None and not minutes > 0:
         raise ValueError(f"minutes must be positive, got {minutes}")
+
+
+def _affordable(train: StructureDataset) -> int:
+    """Functions per element that the labels of molecules can determine."""
+    n_labels = sum(int(train[i].has_energy.sum() + 3 * train[i].has_forces.sum()) for i in range(len(train)))
+    return int(np.clip(n_labels / (_LABELS_PER_FUNCTION * len(train.elements)), N_FUNCTIONS // 3, MOLECULE_N_FUNCTIONS))
 
 
 def _prepare(
@@ -220,7 +237,7 @@ def _without_fold(equations: NormalEquations, best: LeastSquares, fold: int) -> 
         equations.gram[others].sum(0, keepdims=True),
         equations.moment[others].sum(0, keepdims=True),
         equations.square[others].sum(0, keepdims=True),
-        equations.count[others].sum(0, keepdims=True),
+        equations.n_rows[others].sum(0, keepdims=True),
         equations.n_elements,
     )
     return solve(part, energy_weights=(best.energy_weight,), ridges=(best.ridge,)).coefficients
@@ -273,7 +290,7 @@ def _train(
     potential = BehlerParrinello(
         start.functions,
         start.statistics,
-        base.reference.tolist(),  # type: ignore[operator, union-attr]
+        cast(Tensor, base.reference).tolist(),
         hidden=hidden,
         linear=[c.detach() for c in base.coefficients],
         energy_scale=max(start.rmse["forces"] or start.rmse["energy"], 1e-6),
@@ -294,7 +311,7 @@ def _train(
         max_epochs=epochs,
         lr_schedule=cosine(),
         weight_schedule=(
-            (lambda done: {"energy_mse": energy_weight * (_ENERGY_FIRST if done < _ENERGY_DELAY else 1.0)})
+            (lambda done: {"energy_mse": energy_weight * _ENERGY_FIRST ** (1.0 - done)})
             if loss.forces_weight and energy_weight
             else None
         ),
@@ -306,16 +323,49 @@ def _train(
         progress=progress,
         description="training" if members == 1 else f"member {member + 1} of {members}",
     )
-    trainer.fit(featurised, None if valid is None else FeaturisedDataset(valid, potential.kernel), resume=resume)
+    judge = FeaturisedDataset(valid, potential.kernel) if valid is not None else featurised
+    threads = torch.get_num_threads()
+    if trainer.batch_size * n_atoms < _FEW_ATOMS * len(train):
+        torch.set_num_threads(1)
+    try:
+        before = _linear_objective(trainer, judge)
+        trainer.fit(featurised, None if valid is None else judge, resume=resume)
+        if trainer.evaluate(judge)["objective"] > before:
+            # training has not helped: the linear start is the better potential
+            _silence(potential)
+    finally:
+        torch.set_num_threads(threads)
     return potential.eval()
+
+
+def _linear_objective(trainer: Trainer, judge: FeaturisedDataset) -> float:
+    """Objective of the linear start alone."""
+    trained = copy.deepcopy(trainer.model.state_dict())
+    _silence(cast(BehlerParrinello, trainer.model))
+    objective = trainer.evaluate(judge)["objective"]
+    trainer.model.load_state_dict(trained)
+    return objective
+
+
+def _last_layers(potential: BehlerParrinello) -> list[nn.Linear]:
+    return [
+        [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1] for network in potential.networks
+    ]
+
+
+def _silence(potential: BehlerParrinello) -> None:
+    """Make the networks' output zero, which leaves the linear part."""
+    with torch.no_grad():
+        for layer in _last_layers(potential):
+            layer.weight.zero_()
+            layer.bias.zero_()
 
 
 def _soften(potential: BehlerParrinello) -> None:
     """Let the networks start near zero, so that training starts at the linear potential."""
     with torch.no_grad():
-        for network in potential.networks:
-            last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
-            last.weight.mul_(0.1)
+        for layer in _last_layers(potential):
+            layer.weight.mul_(0.1)
 
 
 def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceLoss, float]:
@@ -360,11 +410,9 @@ def _shared(start: _Start | None) -> _Start:
     plain = None
     if start is not None:
         plain = (start.functions.config, [list(part) for part in start.statistics], start.solutions, start.rmse)
-    config, statistics, solutions, rmse = team.broadcast(plain)
+    config, statistics, solutions, rmse = cast(tuple, team.broadcast(plain))
     return _Start(SymmetryFunctions.from_config(config), FeatureStatistics(*statistics), solutions, rmse)
 
 
 def _shown(progress: bool | None) -> bool:
-    import sys
-
     return sys.stderr.isatty() if progress is None else progress

@@ -1,4 +1,4 @@
-"""Linear least squares on symmetry functions: energies, forces and stress in one solve, ridge chosen by cross-validation.
+"""Linear least squares on symmetry functions: energies, forces and stress in one solve, cross-validated ridge.
 
 The normal equations are gathered structure by structure, so memory does not grow with the number of structures, and
 separately for every fold and every kind of label, so that any ridge and any weighting of energies against forces can be
@@ -26,14 +26,14 @@ _ROWS_AT_ONCE = 2000  # a rank-k update of the normal matrix costs no less for f
 class NormalEquations(NamedTuple):
     """Least-squares sums, for each fold and each of :data:`LABELS`.
 
-    Rows are: energy per √atom, eV; force components, eV/Å; virial components per √atom, eV. Columns are the functions of
-    all elements in turn, then one reference energy an element.
+    Rows are: energy per √atom, eV; force components, eV/Å; virial components per √atom, eV. Columns are the functions
+    of all elements in turn, then one reference energy an element.
     """
 
     gram: np.ndarray  # (n_folds, 3, n_columns, n_columns)
     moment: np.ndarray  # (n_folds, 3, n_columns)
     square: np.ndarray  # (n_folds, 3)
-    count: np.ndarray  # (n_folds, 3) rows
+    n_rows: np.ndarray  # (n_folds, 3)
     n_elements: int
 
 
@@ -133,7 +133,7 @@ def normal_equations(
 def _add_gram(gram: np.ndarray, parts: list[np.ndarray]) -> None:
     """Add RᵀR to the lower triangle of ``gram`` in place, R being the stacked parts."""
     rows = np.concatenate(parts)
-    # BLAS counts columns first: gram.T and rows.T are these arrays as they lie in memory, upper is its word for our lower
+    # BLAS is column-major: gram.T and rows.T are these arrays as they lie in memory, its upper triangle is our lower
     scipy.linalg.blas.dsyrk(1.0, rows.T, beta=1.0, c=gram.T, lower=0, overwrite_c=1)
 
 
@@ -163,7 +163,7 @@ def solve(
         Weight of a virial row (eV per √atom) against a force row (eV/Å).
     """
     gram, moment = equations.gram, equations.moment
-    total = equations.count.sum(0)
+    total = equations.n_rows.sum(0)
     if not total[0]:
         energy_weights = energy_weights[:1]
     if total[2] and total[0] + total[1] == 0:
@@ -260,7 +260,7 @@ def forward_selection(
     left, size = target / scale, np.ones(len(scale))
     room = limit.copy()
     directions = np.zeros((int(limit.sum()) + equations.n_elements, len(scale)))
-    first = list(np.flatnonzero(columns < 0))
+    first = np.flatnonzero(columns < 0).tolist()
     chosen: list[int] = []
     while len(chosen) < len(directions):
         # what is left of a column after the chosen ones must be more than rounding

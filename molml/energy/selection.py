@@ -26,9 +26,9 @@ COUPLINGS = tuple(
     for degrees in combinations_with_replacement(range(DEGREE + 1), 3)
     if sum(degrees) % 2 == 0 and degrees[2] <= degrees[0] + degrees[1]
 )
-# shells for products of two and of three moments, by the number of elements: the candidates grow with its 2nd and 3rd power
-N_PAIR_SHELLS = {1: 6, 2: 6, 3: 6}
-N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 3}
+# shells for products of two and of three moments by the number of elements, with whose 2nd and 3rd power they multiply
+N_PAIR_SHELLS = {1: 6, 2: 6, 3: 6, 4: 5}
+N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 3, 4: 2}
 _SAMPLE_ATOMS = 1500
 _SAMPLE_STRUCTURES = 300
 
@@ -80,7 +80,7 @@ def automatic_functions(
     dataset: StructureDataset,
     *,
     n_functions: int = 300,
-    n_candidates: int = 700,
+    n_candidates: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> SymmetryFunctions:
@@ -92,8 +92,9 @@ def automatic_functions(
         Training structures, with labels; their cutoff is the functions' cutoff.
     n_functions : int
         Most functions per central element.
-    n_candidates : int
-        How many candidates per element reach the second, supervised stage.
+    n_candidates : int, optional
+        How many candidates per element reach the second, supervised stage; by default 700 or, if more,
+        twice ``n_functions``.
     seed : int
         Of the choice of structures looked at, where there are many.
 
@@ -108,6 +109,8 @@ def automatic_functions(
     """
     if dataset.cutoff is None:
         raise ValueError("the data set needs a cutoff, got None; use dataset.with_cutoff(5.5)")
+    if n_candidates is None:
+        n_candidates = max(700, 2 * n_functions)
     if n_functions < 1 or n_candidates < n_functions:
         raise ValueError(
             f"n_functions must be positive and n_candidates no smaller, got {n_functions} and {n_candidates}"

@@ -1,0 +1,122 @@
+"""Time of features, energies and forces per atom, on a box of 1,080 water atoms; one thread, float64.
+
+    python benchmarks/energy/speed.py PATH_TO_n2p2_POTENTIAL_FOLDER
+
+The folder holds n2p2's input.nn and input.data(.xz) of its RPBE-D3 water potential. Times are CPU seconds, the least of
+several rounds, neighbour list included where named.
+"""
+
+from __future__ import annotations
+
+import lzma
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.units import Bohr
+
+from molml.energy.data import Structures, atoms_to_structures, pair_vectors
+from molml.energy.features import G2, G4, Function, SymmetryFunctions
+from molml.energy.kernels import FeatureKernel, neighbourhood
+from molml.energy.model import BehlerParrinello, feature_statistics
+from molml.energy.selection import candidates
+
+
+def read_box(folder: Path) -> Atoms:
+    """The box of n2p2's input.data, in Å."""
+    path = next(p for p in (folder / "input.data", folder / "input.data.xz") if p.exists())
+    text = lzma.open(path, "rt").read() if path.suffix == ".xz" else path.read_text()
+    cell, positions, symbols = [], [], []
+    for line in text.splitlines():
+        word, *rest = line.split()
+        if word == "lattice":
+            cell.append([float(x) for x in rest[:3]])
+        elif word == "atom":
+            positions.append([float(x) for x in rest[:3]])
+            symbols.append(rest[3])
+        elif word == "end":
+            break
+    return Atoms(symbols, np.array(positions) * Bohr, cell=np.array(cell) * Bohr, pbc=True)
+
+
+def read_functions(folder: Path) -> tuple[dict[str, list[Function]], float]:
+    """Types 2 and 3 of n2p2's input.nn, and the cutoff, in Å."""
+    functions: dict[str, list[Function]] = {}
+    cutoff = 0.0
+    for line in (folder / "input.nn").read_text().splitlines():
+        words = line.split()
+        if words[:1] != ["symfunction_short"]:
+            continue
+        centre, kind = words[1], words[2]
+        if kind == "2":
+            eta, shift, cutoff = (float(x) for x in words[4:7])
+            function: Function = G2(words[3], eta / Bohr**2, shift * Bohr)
+        else:
+            eta, lambda_, zeta, cutoff = (float(x) for x in words[5:9])
+            function = G4((words[3], words[4]), eta / Bohr**2, zeta, lambda_)
+        functions.setdefault(centre, []).append(function)
+    return functions, cutoff * Bohr
+
+
+def least(work: Callable[[], object], rounds: int = 5) -> float:
+    """CPU seconds of the fastest round."""
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def measure(name: str, functions: SymmetryFunctions, atoms: Atoms) -> None:
+    """Print µs per atom of the parts and of the whole."""
+    batch: Structures = atoms_to_structures(atoms, functions.cutoff)
+    kernel = FeatureKernel(functions)
+    near = neighbourhood(kernel.elements, batch.numbers, batch.first, batch.second, pair_vectors(batch))
+    moments = kernel.moments(near)
+    values = kernel.values(near, moments)
+    statistics = feature_statistics([values])
+    model = BehlerParrinello(functions, statistics, [0.0] * len(functions.elements), hidden=(25, 25), activation="tanh")
+    weights = [np.ones_like(block) for block in values]
+    scale = 1e6 / len(atoms)
+    parts = {
+        "neighbour list": least(lambda: atoms_to_structures(atoms, functions.cutoff)) * scale,
+        "features": least(lambda: kernel.values(near, kernel.moments(near))) * scale,
+        "their derivatives": least(lambda: kernel.vjp(near, moments, weights)) * scale,
+        "energy + forces + stress, all included": least(
+            lambda: model.predict(atoms_to_structures(atoms, functions.cutoff))
+        )
+        * scale,
+    }
+    n_functions = ", ".join(f"{len(chosen)} {symbol}" for symbol, chosen in functions.functions.items())
+    print(
+        f"\n{name}: {n_functions} functions, cutoff {functions.cutoff:.2f} Å, {len(batch.first) / len(atoms):.0f} neighbours"
+    )
+    for part, micro in parts.items():
+        print(f"  {part:<40} {micro:8.1f} µs/atom")
+
+
+def main() -> None:
+    """Measure n2p2's functions and molml's default kind on the same box."""
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    atoms = read_box(folder)
+    chosen, cutoff = read_functions(folder)
+    measure("n2p2's functions (narrow angular ones: every pair of neighbours)", SymmetryFunctions(
+        chosen, cutoff=cutoff, cutoff_function="cosine"), atoms)  # fmt: skip
+    grid = candidates([1, 8], 0.9, cutoff)
+    rng = np.random.default_rng(0)
+    for n, radius in ((60, cutoff), (300, 5.5)):
+        some = [grid[i] for i in sorted(rng.permutation(len(grid))[:n])]
+        measure(f"molml's kind, {n} of the default grid", SymmetryFunctions(
+            {"H": some, "O": some}, cutoff=radius), atoms)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
