@@ -534,7 +534,7 @@ def _check_function(function: Function, centre: str, symbols: set[str]) -> None:
     lengths |= {len(function.degrees)} if isinstance(function, FourBody) else set()
     if lengths != {n_neighbours}:
         raise ValueError(f"{name}: neighbours, radials and degrees must number {n_neighbours} each")
-    numbers = [value for value in _flat(function) if not isinstance(value, str)]
+    numbers = list(_flat(function[1:]))
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
         raise ValueError(f"{name}: parameters must be finite Python numbers, got {numbers}")
     etas = [function.eta] if isinstance(function, G2 | G4 | G5) else []

@@ -5,9 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from molml.energy.data import Structures, n_structures, pair_vectors
+from molml.energy.neighbors import neighbor_pairs
 
 
 class Prediction(NamedTuple):
@@ -107,3 +109,30 @@ class LennardJones:
 def lennard_jones() -> type[LennardJones]:
     """The class, so that a test chooses its parameters."""
     return LennardJones
+
+
+KINDS = ("molecule", "slab", "wire", "triclinic", "left-handed", "tiny", "one atom")
+
+
+@pytest.fixture(scope="session")
+def random_structures():
+    """Function (n, seed, symbols, closest) -> structures of all kinds in turn, no two atoms closer than `closest` Å."""
+
+    def make(n: int, *, seed: int = 0, symbols: tuple[str, ...] = ("H", "C", "O"), closest: float = 1.0) -> list[Atoms]:
+        rng = np.random.default_rng(seed)
+        return [_random_structure(KINDS[i % len(KINDS)], rng, symbols, closest) for i in range(n)]
+
+    return make
+
+
+def _random_structure(kind: str, rng: np.random.Generator, symbols: tuple[str, ...], closest: float) -> Atoms:
+    pbc = {"molecule": False, "slab": (True, True, False), "wire": (False, False, True)}.get(kind, True)
+    small = kind in ("tiny", "one atom")
+    n = 1 if kind == "one atom" else int(rng.integers(2, 4 if small else 6))
+    while True:
+        edges = rng.uniform(2.0, 3.0, 3) if small else rng.uniform(3.0, 4.5, 3)
+        cell = edges[:, None] * (np.eye(3) + rng.uniform(-0.3, 0.3, (3, 3)))
+        cell[0] *= -1.0 if kind == "left-handed" else 1.0
+        atoms = Atoms(rng.choice(symbols, n), rng.uniform(0, 1, (n, 3)) @ cell, cell=cell, pbc=pbc)
+        if not len(neighbor_pairs(atoms.positions, atoms.cell.array, atoms.pbc, closest)[0]):
+            return atoms
