@@ -70,6 +70,7 @@ def _add_fit(actions: Any) -> None:
         help="most functions per element; by default 300, for molecules up to 1000",
     )
     action.add_argument("--hidden", metavar="N", type=int, nargs="+", help="widths of the layers (default: 64 64)")
+    action.add_argument("--memory", metavar="GB", type=float, help="for what is kept of the structures (default: 4)")
     action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: 0)")
     action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
     action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
@@ -162,6 +163,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
     }
     if arguments.n_functions:
         settings["n_functions"] = arguments.n_functions
+    if arguments.memory:
+        settings["memory"] = arguments.memory
     if arguments.hidden:
         settings["hidden"] = tuple(arguments.hidden)
     if int(os.environ.get("RANK", "0")) > 0:
@@ -365,6 +368,8 @@ def _check_fit(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if arguments.memory is not None and not arguments.memory > 0:
+        raise ValueError(f"--memory must be positive (GB), got {arguments.memory:g}")
     if arguments.hidden and min(arguments.hidden) < 1:
         raise ValueError(f"--hidden must be widths of at least 1, got {min(arguments.hidden)}")
     if arguments.minutes is not None and not arguments.minutes > 0:

@@ -56,6 +56,21 @@ class _Start(NamedTuple):
     rmse: dict[str, float]  # cross-validated: energy (eV per atom), forces (eV/Å), stress (eV/Å³)
 
 
+class _Options(NamedTuple):
+    """What the user chose, as every stage needs it."""
+
+    members: int
+    epochs: int | None
+    n_functions: int
+    hidden: tuple[int, ...]
+    memory: float
+    seed: int
+    config: dict[str, Any]
+    folder: Path | None
+    resume: bool
+    progress: bool | None
+
+
 def fit(
     train: StructureDataset,
     valid: StructureDataset | None = None,
@@ -67,6 +82,7 @@ def fit(
     functions: SymmetryFunctions | None = None,
     n_functions: int | None = None,
     hidden: tuple[int, ...] = HIDDEN,
+    memory: float = 4.0,
     seed: int = 0,
     directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -98,6 +114,9 @@ def fit(
         there are labels enough (eight per function).
     hidden : tuple of int
         Widths of the networks' hidden layers.
+    memory : float, GB
+        How much of the training structures' moments and functions is kept; the rest is computed anew in every epoch,
+        with the same result. Derivatives of the functions are never stored.
     seed : int
     directory : path-like, optional
         For checkpoints and ``metrics.jsonl``.
@@ -145,7 +164,8 @@ def fit(
         "seed": seed,
     }
     folder = None if directory is None else Path(directory)
-    start = _prepare(train, functions, config, members, n_functions, seed, folder, resume, progress)
+    options = _Options(members, epochs, n_functions, tuple(hidden), memory, seed, config, folder, resume, progress)
+    start = _prepare(train, functions, options)
     metadata = {
         "data_hash": train.hash,
         "n_structures": len(train),
@@ -160,9 +180,7 @@ def fit(
         left = None
         if minutes is not None:
             left = max((minutes - (time.monotonic() - started) / 60.0) / (members - i), 0.02)
-        networks.append(
-            _train(base, start, train, valid, i, members, left, epochs, hidden, seed, config, folder, resume, progress)
-        )
+        networks.append(_train(base, start, train, valid, i, left, options))
     return networks[0] if members == 1 else Committee(networks)
 
 
@@ -182,43 +200,27 @@ def _affordable(train: StructureDataset) -> int:
     return int(np.clip(n_labels / (_LABELS_PER_FUNCTION * len(train.elements)), N_FUNCTIONS // 3, MOLECULE_N_FUNCTIONS))
 
 
-def _prepare(
-    train: StructureDataset,
-    functions: SymmetryFunctions | None,
-    config: dict[str, Any],
-    members: int,
-    n_functions: int,
-    seed: int,
-    folder: Path | None,
-    resume: bool,
-    progress: bool | None,
-) -> _Start:
+def _prepare(train: StructureDataset, functions: SymmetryFunctions | None, options: _Options) -> _Start:
     """Functions, statistics and least squares; done by one process, kept in the folder."""
     team = processes()
     start = None
     if team.rank == 0:
-        path = None if folder is None else folder / START
-        if resume and path is not None and path.is_file():
-            start = _read_start(path, config, train.hash)
+        path = None if options.folder is None else options.folder / START
+        if options.resume and path is not None and path.is_file():
+            start = _read_start(path, options.config, train.hash)
         else:
-            start = _make_start(train, functions, members, n_functions, seed, progress)
+            start = _make_start(train, functions, options)
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _write_start(path, start, config, train.hash)
+                _write_start(path, start, options.config, train.hash)
     return _shared(start)
 
 
-def _make_start(
-    train: StructureDataset,
-    functions: SymmetryFunctions | None,
-    members: int,
-    n_functions: int,
-    seed: int,
-    progress: bool | None,
-) -> _Start:
-    show = _shown(progress)
+def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, options: _Options) -> _Start:
+    members, seed = options.members, options.seed
+    show = _shown(options.progress)
     if functions is None:
-        functions = automatic_functions(train, n_functions=n_functions, seed=seed, progress=show)
+        functions = automatic_functions(train, n_functions=options.n_functions, seed=seed, progress=show)
     kernel = FeatureKernel(functions)
     reference = reference_energies(train, functions.elements)
     equations = normal_equations(kernel, train, reference, n_folds=max(5, members), seed=seed, progress=show)
@@ -273,17 +275,11 @@ def _train(
     train: StructureDataset,
     valid: StructureDataset | None,
     member: int,
-    members: int,
     minutes: float | None,
-    epochs: int | None,
-    hidden: tuple[int, ...],
-    seed: int,
-    config: dict[str, Any],
-    folder: Path | None,
-    resume: bool,
-    progress: bool | None,
+    options: _Options,
 ) -> BehlerParrinello:
     """Networks on what the linear potential leaves over."""
+    members, seed, folder, epochs = options.members, options.seed, options.folder, options.epochs
     if members > 1:
         # a different part is left out for each: together with the random start this spreads the committee
         train, _ = train.split(1.0 / max(5, members), seed + 1000 + member)
@@ -291,15 +287,15 @@ def _train(
         start.functions,
         start.statistics,
         cast(Tensor, base.reference).tolist(),
-        hidden=hidden,
+        hidden=options.hidden,
         linear=[c.detach() for c in base.coefficients],
-        energy_scale=max(start.rmse["forces"] or start.rmse["energy"], 1e-6),
+        energy_scale=max(start.rmse["forces"] or start.rmse["energy"], 1e-3),
         seed=seed + member,
         metadata=base.metadata,
     )
     _soften(potential)
     loss, energy_weight = _loss(train, start.rmse)
-    featurised = FeaturisedDataset(train, potential.kernel)
+    featurised = FeaturisedDataset(train, potential.kernel, memory=options.memory)
     n_atoms = sum(len(train[i].numbers) for i in range(len(train)))
     if epochs is None:
         epochs = _MAX_EPOCHS if minutes is not None else int(np.clip(_ATOM_EPOCHS / n_atoms, 30, 300))
@@ -318,9 +314,9 @@ def _train(
         minutes=minutes,
         seed=seed + member,
         directory=folder if folder is None or members == 1 else folder / f"member-{member + 1}",
-        config=config,
+        config=options.config,
         data_hash=train.hash,
-        progress=progress,
+        progress=options.progress,
         description="training" if members == 1 else f"member {member + 1} of {members}",
     )
     judge = FeaturisedDataset(valid, potential.kernel) if valid is not None else featurised
@@ -329,7 +325,7 @@ def _train(
         torch.set_num_threads(1)
     try:
         before = _linear_objective(trainer, judge)
-        trainer.fit(featurised, None if valid is None else judge, resume=resume)
+        trainer.fit(featurised, None if valid is None else judge, resume=options.resume)
         if trainer.evaluate(judge)["objective"] > before:
             # training has not helped: the linear start is the better potential
             _silence(potential)
@@ -373,8 +369,10 @@ def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceL
     items = [train[i] for i in range(len(train))]
     if not any(bool(item.has_forces.any()) for item in items):
         return EnergyForceLoss(energy_weight=1.0, forces_weight=0.0), 1.0
-    energy_weight = (rmse["forces"] / max(rmse["energy"], 1e-9)) ** 2 if any(i.has_energy[0] for i in items) else 0.0
-    stress_weight = 0.1 * (rmse["forces"] / max(rmse["stress"], 1e-12)) ** 2 if rmse.get("stress") else 0.0
+    # errors at the level of rounding (one structure, data that the functions fit exactly) say nothing of the weights
+    forces = max(rmse["forces"], 1e-3)
+    energy_weight = (forces / max(rmse["energy"], 1e-5)) ** 2 if any(i.has_energy[0] for i in items) else 0.0
+    stress_weight = 0.1 * (forces / max(rmse["stress"], 1e-5)) ** 2 if rmse.get("stress") else 0.0
     return EnergyForceLoss(energy_weight=energy_weight, stress_weight=stress_weight), energy_weight
 
 

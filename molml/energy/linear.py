@@ -181,7 +181,7 @@ def solve(
                 x = _ridge(*rest, ridge, equations.n_elements)
                 error[i] += (gram[f] @ x) @ x - 2.0 * moment[f] @ x + equations.square[f]
         # rounding can turn a perfect fit's error negative
-        rmse = np.sqrt(np.maximum(error, 1e-30) / np.maximum(total, 1.0))
+        rmse = np.where(total > 0.0, np.sqrt(np.maximum(error, 1e-30) / np.maximum(total, 1.0)), 0.0)
         for ridge, (energy, forces, virial) in zip(tried, rmse.tolist(), strict=True):
             scores.append(
                 {
