@@ -115,8 +115,11 @@ def automatic_functions(
         raise ValueError(
             f"n_functions must be positive and n_candidates no smaller, got {n_functions} and {n_candidates}"
         )
-    order = np.random.default_rng(seed).permutation(len(dataset))[:_SAMPLE_STRUCTURES]
-    sample = dataset.subset(sorted(order.tolist()))
+    order = np.random.default_rng(seed).permutation(len(dataset)).tolist()
+    atoms = dataset.atoms
+    # a rare element must be seen
+    holders = {next(i for i in order if z in atoms[i].numbers) for z in dataset.elements}
+    sample = dataset.subset(sorted(holders | set(order[:_SAMPLE_STRUCTURES])))
     grid = candidates(dataset.elements, shortest_distance(sample), float(dataset.cutoff))
     symbols = [chemical_symbols[z] for z in dataset.elements]
     everything = SymmetryFunctions(dict.fromkeys(symbols, grid), cutoff=float(dataset.cutoff))
@@ -128,13 +131,12 @@ def automatic_functions(
     equations = normal_equations(FeatureKernel(stage), sample, np.zeros(len(symbols)), n_folds=1, progress=progress)
     chosen = forward_selection(equations, owner, np.full(len(symbols), n_functions))
     start = np.cumsum([0, *(len(columns) for columns in kept)])
-    return SymmetryFunctions(
-        {
-            s: [grid[kept[e][c - start[e]]] for c in chosen if start[e] <= c < start[e + 1]]
-            for e, s in enumerate(symbols)
-        },
-        cutoff=float(dataset.cutoff),
-    )
+    functions = {}
+    for e, symbol in enumerate(symbols):
+        own = [grid[kept[e][c - start[e]]] for c in chosen if start[e] <= c < start[e + 1]]
+        # an element whose surroundings never vary keeps one: a network needs an input
+        functions[symbol] = own or grid[:1]
+    return SymmetryFunctions(functions, cutoff=float(dataset.cutoff))
 
 
 def _independent(functions: SymmetryFunctions, sample: StructureDataset, limit: int) -> list[list[int]]:

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers, chemical_symbols
 
 from molml.energy.data import Structures, n_structures, pair_vectors
@@ -136,3 +139,30 @@ def _random_structure(kind: str, rng: np.random.Generator, symbols: tuple[str, .
         atoms = Atoms(rng.choice(symbols, n), rng.uniform(0, 1, (n, 3)) @ cell, cell=cell, pbc=pbc)
         if not len(neighbor_pairs(atoms.positions, atoms.cell.array, atoms.pbc, closest)[0]):
             return atoms
+
+
+@pytest.fixture(scope="session")
+def emt_crystals():
+    """Function (n, symbols, repeat, labels) -> rattled and strained fcc crystals with EMT's labels."""
+
+    def make(
+        n: int,
+        *,
+        symbols: tuple[str, ...] = ("Cu",),
+        repeat: tuple[int, int, int] = (1, 1, 1),
+        labels: tuple[str, ...] = ("energy", "forces", "stress"),
+    ) -> list[Atoms]:
+        frames = []
+        for i in range(n):
+            atoms = bulk("Cu", cubic=True) * repeat
+            atoms.symbols[:] = np.random.default_rng(i).choice(symbols, len(atoms))
+            atoms.set_cell(atoms.cell.array * (0.98 + 0.05 * i / n), scale_atoms=True)
+            atoms.rattle(0.04 + 0.16 * i / n, seed=i)
+            atoms.calc = EMT()
+            values = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+            known = dict(zip(("energy", "forces", "stress"), values, strict=True))
+            atoms.calc = SinglePointCalculator(atoms, **{name: known[name] for name in labels})
+            frames.append(atoms)
+        return frames
+
+    return make

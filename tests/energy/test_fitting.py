@@ -1,0 +1,250 @@
+"""The recipe from structures to a potential, on small crystals whose energies come from EMT."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from molml.energy import BehlerParrinello, Committee, EnergyForceLoss, LinearPotential, StructureDataset, fit
+from molml.energy.data import collate
+from molml.energy.features import G2, SymmetryFunctions, ThreeBody
+from molml.energy.model import Potential
+from molml.training import TrainingInterrupted
+
+SMALL = {"n_functions": 20, "hidden": (8,), "progress": False}
+
+
+@pytest.fixture(scope="module")
+def data(emt_crystals) -> StructureDataset:
+    return StructureDataset(emt_crystals(30), cutoff=4.5)
+
+
+@pytest.fixture(scope="module")
+def alloy(emt_crystals) -> StructureDataset:
+    return StructureDataset(emt_crystals(20, symbols=("Cu", "Ni")), cutoff=4.5)
+
+
+@pytest.fixture(autouse=True)
+def default_handlers() -> Iterator[None]:
+    """A shell may have told background jobs to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def bits(potential: Potential) -> dict[str, torch.Tensor]:
+    return potential.state_dict()
+
+
+def same(a: Potential, b: Potential) -> bool:
+    first, second = bits(a), bits(b)
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def errors(potential: Potential, data: StructureDataset) -> tuple[float, float]:
+    """RMSE of the energy per atom and of the force components."""
+    batch = collate([data[i] for i in range(len(data))])
+    prediction = potential.predict(batch)
+    n_atoms = torch.bincount(batch.structure)
+    energy = ((prediction.energy - batch.energy) / n_atoms).square().mean().sqrt()
+    return float(energy), float((prediction.forces - batch.forces).square().mean().sqrt())
+
+
+def spread(data: StructureDataset) -> tuple[float, float]:
+    batch = collate([data[i] for i in range(len(data))])
+    return float((batch.energy / torch.bincount(batch.structure)).std()), float(batch.forces.std())
+
+
+def test_linear(data: StructureDataset) -> None:
+    potential = fit(data, model="linear", **SMALL)
+    assert isinstance(potential, LinearPotential)
+    assert potential.features.n_functions("Cu") == 20
+    assert all(e < 0.1 * s for e, s in zip(errors(potential, data), spread(data), strict=True))
+    assert potential.metadata["data_hash"] == data.hash
+    assert potential.metadata["n_structures"] == 30
+    assert set(potential.metadata["cross_validation"]) == {"energy", "forces", "stress"}
+    json.dumps(potential.metadata)
+
+
+def test_cross_validated_errors_are_like_true_ones(data: StructureDataset, emt_crystals) -> None:
+    potential = fit(data, model="linear", **SMALL)
+    test = StructureDataset(emt_crystals(37), cutoff=4.5)  # other rattles of the same amplitudes
+    ratio = np.array(errors(potential, test)) / [
+        potential.metadata["cross_validation"][k] for k in ("energy", "forces")
+    ]
+    assert ((0.2 < ratio) & (ratio < 5)).all()
+
+
+def test_network(data: StructureDataset, tmp_path) -> None:
+    potential = fit(data, epochs=5, directory=tmp_path, **SMALL)
+    assert isinstance(potential, BehlerParrinello)
+    assert not potential.training
+    assert potential.hidden == [8]
+    assert all(e < 0.2 * s for e, s in zip(errors(potential, data), spread(data), strict=True))
+    epochs = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(epochs) == 5
+    assert {"train_forces_rmse", "valid_forces_rmse"} <= set(epochs[0])
+
+
+def test_a_network_is_no_worse_than_the_linear_potential_it_starts_from(alloy: StructureDataset) -> None:
+    train, valid = alloy.split(0.3, 1)
+    linear, network = (fit(train, valid, model=kind, epochs=1, **SMALL) for kind in ("linear", "network"))
+    # one epoch from random weights helps little; what it must not do is harm
+    assert errors(network, valid)[1] < 1.05 * errors(linear, valid)[1]
+
+
+@pytest.mark.parametrize("model", ["linear", "network"])
+def test_committee(data: StructureDataset, model: str) -> None:
+    potential = fit(data, model=model, members=2, epochs=2, **SMALL)
+    assert isinstance(potential, Committee)
+    first, second = potential.members
+    assert type(first) is {"linear": LinearPotential, "network": BehlerParrinello}[model]
+    assert not same(first, second)
+    assert all(e < 0.2 * s for e, s in zip(errors(potential, data), spread(data), strict=True))
+    assert potential.predict(data[0]).energy_std > 0
+
+
+def test_a_seed_decides_everything(data: StructureDataset) -> None:
+    first, second, other = (fit(data, epochs=2, seed=seed, **SMALL) for seed in (1, 1, 2))
+    assert same(first, second)
+    assert first.features.config != other.features.config or not same(first, other)
+
+
+@pytest.mark.parametrize("labels", [("energy",), ("forces",), ("energy", "forces")])
+@pytest.mark.parametrize("model", ["linear", "network"])
+def test_any_labels(emt_crystals, labels: tuple[str, ...], model: str) -> None:
+    potential = fit(StructureDataset(emt_crystals(20, labels=labels), cutoff=4.5), model=model, epochs=2, **SMALL)
+    whole = StructureDataset(emt_crystals(20), cutoff=4.5)
+    reached = dict(zip(("energy", "forces"), errors(potential, whole), strict=True))
+    width = dict(zip(("energy", "forces"), spread(whole), strict=True))
+    assert all(reached[name] < 0.3 * width[name] for name in labels)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Ctrl-C in the training step number ``at``."""
+    steps = iter(range(10**9))
+    compute = EnergyForceLoss.__call__
+
+    def interrupted(self, model, batch):
+        if model.training and next(steps) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return compute(self, model, batch)
+
+    monkeypatch.setattr(EnergyForceLoss, "__call__", interrupted)
+
+
+@pytest.mark.parametrize(("members", "at"), [(1, 3), (1, 13), (2, 20)])
+def test_an_interrupted_fit_resumes_to_the_same_bits(
+    data: StructureDataset, tmp_path, monkeypatch: pytest.MonkeyPatch, members: int, at: int
+) -> None:
+    options = {"epochs": 4, "members": members, **SMALL}
+    straight = fit(data, directory=tmp_path / "straight", **options)
+    with monkeypatch.context() as patch:
+        interrupt(patch, at)
+        with pytest.raises(TrainingInterrupted, match="resume"):
+            fit(data, directory=tmp_path / "broken", **options)
+    resumed = fit(data, directory=tmp_path / "broken", resume=True, **options)
+    assert same(straight, resumed)
+
+
+def test_resuming_a_finished_fit_changes_nothing(data: StructureDataset, tmp_path) -> None:
+    first = fit(data, epochs=2, directory=tmp_path, **SMALL)
+    assert same(first, fit(data, epochs=2, directory=tmp_path, resume=True, **SMALL))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_functions": 19}, "n_functions was 20 and is 19"),
+        ({"hidden": (9,)}, r"hidden was \[8\] and is \[9\]"),
+        ({"seed": 5}, "seed was 0 and is 5"),
+        ({"members": 2}, "members was 1 and is 2"),
+        ({"model": "network"}, "model was 'linear' and is 'network'"),
+        ({"functions": SymmetryFunctions({"Cu": [G2("Cu", 1.0)]}, cutoff=4.5)}, "functions was None"),
+    ],
+)
+def test_resume_refuses_other_settings(data: StructureDataset, tmp_path, change: dict, message: str) -> None:
+    options = {"model": "linear", **SMALL}
+    fit(data, directory=tmp_path, **options)
+    with pytest.raises(ValueError, match=f"made with other settings: {message}.*; use those, or a new folder"):
+        fit(data, directory=tmp_path, resume=True, **(options | change))
+
+
+def test_resume_refuses_other_data(data: StructureDataset, tmp_path) -> None:
+    fit(data, model="linear", directory=tmp_path, **SMALL)
+    with pytest.raises(ValueError, match="made with other training data"):
+        fit(data.subset(range(29)), model="linear", directory=tmp_path, resume=True, **SMALL)
+
+
+def test_functions_of_ones_own(alloy: StructureDataset) -> None:
+    own = [G2("Cu", 1.0, 2.0), G2("Ni", 1.0, 2.5), ThreeBody(("Cu", "Ni"), ((1.0, 2.0), (1.0, 2.5)), 2)]
+    functions = SymmetryFunctions({"Cu": own, "Ni": own[:2]}, cutoff=4.0)
+    potential = fit(alloy, model="linear", functions=functions, progress=False)
+    assert potential.features.config == functions.config
+    assert potential.cutoff == 4.0  # the functions' cutoff, not the data set's
+
+
+def test_functions_may_know_more_elements_than_the_data(data: StructureDataset) -> None:
+    own = [G2("Cu", 1.0, 2.0), G2("Cu", 1.0, 2.5), G2("Au", 1.0, 2.5)]
+    functions = SymmetryFunctions({"Cu": own, "Au": own}, cutoff=4.0)
+    for model in ("linear", "network"):
+        potential = fit(data, model=model, functions=functions, hidden=(4,), epochs=1, progress=False)
+        assert potential.elements == [29, 79]
+        assert np.isfinite(errors(potential, data.with_cutoff(4.0))).all()
+        gold = Atoms("CuAu", [[0, 0, 0], [2.5, 0, 0]])
+        stranger = StructureDataset([labelled(gold)], cutoff=4.0)[0]
+        assert any(item.element == 79 for item in potential.extrapolation(stranger))
+
+
+def labelled(atoms: Atoms) -> Atoms:
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=np.zeros((len(atoms), 3)))
+    return atoms
+
+
+def test_functions_must_cover_the_data(alloy: StructureDataset) -> None:
+    functions = SymmetryFunctions({"Cu": [G2("Cu", 1.0)]}, cutoff=4.0)
+    with pytest.raises(ValueError, match=r"functions must cover the elements \[28, 29\] of the data, got \[29\]"):
+        fit(alloy, functions=functions)
+
+
+def test_validation_structures_must_hold_known_elements(data: StructureDataset, alloy: StructureDataset) -> None:
+    with pytest.raises(ValueError, match=r"validation structures hold elements \(atomic numbers \[28\]\)"):
+        fit(data, alloy)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"model": "forest"}, "model must be 'network' or 'linear', got 'forest'"),
+        ({"members": 0}, "members must be at least 1, got 0"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"n_functions": 0}, "n_functions must be at least 1, got 0"),
+        ({"minutes": 0.0}, "minutes must be positive, got 0.0"),
+    ],
+)
+def test_settings_out_of_range(data: StructureDataset, setting: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(data, **setting)
+
+
+def test_default_cutoffs(emt_crystals) -> None:
+    crystals = emt_crystals(4)
+    assert fit(StructureDataset(crystals), model="linear", n_functions=5).cutoff == 5.5
+    molecules = []
+    for atoms in crystals:
+        molecule = Atoms(atoms.symbols, atoms.positions)
+        molecule.calc = SinglePointCalculator(molecule, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
+        molecules.append(molecule)
+    assert fit(StructureDataset(molecules), model="linear", n_functions=5).cutoff == 4.0
+
+
+def test_the_clock_ends_training(data: StructureDataset, tmp_path) -> None:
+    fit(data, minutes=0.02, directory=tmp_path, **SMALL)
+    n_epochs = len((tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert 1 <= n_epochs < 400
