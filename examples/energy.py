@@ -38,8 +38,8 @@ print(train)
 # The linear one is solved for in seconds. The network starts from it and learns the rest; the more time, the better.
 
 # %%
-linear = fit(train, valid, model="linear", seed=0)
-network = fit(train, valid, minutes=0.1 if FAST else 0.8, seed=0)
+linear = fit(train, valid, model="linear", n_functions=400, seed=0)
+network = fit(train, valid, functions=linear.features, minutes=0.1 if FAST else 1.0, seed=0)
 network.save(RESULTS / "ethanol.molml")
 
 # %% [markdown]

@@ -162,6 +162,7 @@ def plot_learning_curve(
     if positive:
         axes.set_yscale("log")
         _plain_log_ticks(axes)
+    axes.margins(y=0.12)  # room for the figure beside the best epoch
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{title} ({unit})" if unit else title)
     axes.grid(True, which="both", axis="y", alpha=0.25, linewidth=0.6)
