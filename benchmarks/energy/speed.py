@@ -93,9 +93,8 @@ def measure(name: str, functions: SymmetryFunctions, atoms: Atoms) -> None:
         * scale,
     }
     n_functions = ", ".join(f"{len(chosen)} {symbol}" for symbol, chosen in functions.functions.items())
-    print(
-        f"\n{name}: {n_functions} functions, cutoff {functions.cutoff:.2f} Å, {len(batch.first) / len(atoms):.0f} neighbours"
-    )
+    neighbours = len(batch.first) / len(atoms)
+    print(f"\n{name}: {n_functions} functions, cutoff {functions.cutoff:.2f} Å, {neighbours:.0f} neighbours")
     for part, micro in parts.items():
         print(f"  {part:<40} {micro:8.1f} µs/atom")
 

@@ -44,6 +44,7 @@ _ATOM_EPOCHS = 1.5e6  # atoms times epochs of a fit without any limit given
 _MAX_EPOCHS = 400
 # energies enter gently and count in full at the end: forces say more of the form, energies of the level
 _ENERGY_FIRST = 1.0 / 15.0
+_TRUSTED_RATIO = 5.0
 _FEW_ATOMS = 1000  # a batch smaller than this is trained faster by one thread than by several
 
 
@@ -139,6 +140,10 @@ def fit(
     """
     started = time.monotonic()
     _check(model, members, minutes, epochs, n_functions)
+    if not memory >= 0:
+        raise ValueError(f"memory must be zero or more GB, got {memory:g}")
+    if members > 1 and len(train) < 10:
+        raise ValueError(f"a committee needs at least 10 training structures, got {len(train)}; use members=1")
     if functions is not None and sorted(functions.elements) != sorted(set(functions.elements) | set(train.elements)):
         raise ValueError(f"functions must cover the elements {train.elements} of the data, got {functions.elements}")
     periodic = any(atoms.pbc.any() for atoms in train.atoms)
@@ -223,13 +228,19 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
         functions = automatic_functions(train, n_functions=options.n_functions, seed=seed, progress=show)
     kernel = FeatureKernel(functions)
     reference = reference_energies(train, functions.elements)
-    equations = normal_equations(kernel, train, reference, n_folds=max(5, members), seed=seed, progress=show)
+    equations = normal_equations(kernel, train, reference, n_folds=_folds(members), seed=seed, progress=show)
     best = solve(equations)
     solutions = [best.coefficients] if members == 1 else [_without_fold(equations, best, i) for i in range(members)]
     for solution in solutions:
         solution[len(solution) - len(reference) :] += reference
-    chosen = next(s for s in best.scores if (s["energy_weight"], s["ridge"]) == (best.energy_weight, best.ridge))
-    return _Start(functions, _statistics(train, kernel), np.array(solutions), _per_atom(chosen, train))
+    # a single odd structure, left out, can be predicted absurdly: the training error bounds what that may say
+    rmse = np.minimum(best.rmse, _TRUSTED_RATIO * np.maximum(best.train_rmse, 1e-6))
+    return _Start(functions, _statistics(train, kernel), np.array(solutions), _per_atom(rmse, train))
+
+
+def _folds(members: int) -> int:
+    # every fold holds a matrix of all functions squared
+    return int(np.clip(members, 5, 10))
 
 
 def _without_fold(equations: NormalEquations, best: LeastSquares, fold: int) -> np.ndarray:
@@ -245,14 +256,14 @@ def _without_fold(equations: NormalEquations, best: LeastSquares, fold: int) -> 
     return solve(part, energy_weights=(best.energy_weight,), ridges=(best.ridge,)).coefficients
 
 
-def _per_atom(score: dict[str, float], train: StructureDataset) -> dict[str, float]:
-    """Cross-validated errors per atom from those per √atom."""
+def _per_atom(row_rmse: np.ndarray, train: StructureDataset) -> dict[str, float]:
+    """Errors of energies (eV per atom), forces and stress from those of the least-squares rows."""
     sizes = np.array([len(train[i].numbers) for i in range(len(train))], dtype=float)
-    rmse = {"energy": score["energy_rmse"] * float(np.mean(sizes**-0.5)), "forces": score["forces_rmse"]}
+    rmse = {"energy": float(row_rmse[0] * np.mean(sizes**-0.5)), "forces": float(row_rmse[1])}
     volumes = np.array([float(train[i].volume[0]) for i in range(len(train)) if bool(train[i].has_stress[0])])
     if len(volumes):
         with_stress = np.array([len(train[i].numbers) for i in range(len(train)) if bool(train[i].has_stress[0])])
-        rmse["stress"] = score["virial_rmse"] * float(np.mean(with_stress**0.5 / volumes))
+        rmse["stress"] = float(row_rmse[2] * np.mean(with_stress**0.5 / volumes))
     return rmse
 
 
@@ -282,7 +293,7 @@ def _train(
     members, seed, folder, epochs = options.members, options.seed, options.folder, options.epochs
     if members > 1:
         # a different part is left out for each: together with the random start this spreads the committee
-        train, _ = train.split(1.0 / max(5, members), seed + 1000 + member)
+        train, _ = train.split(1.0 / _folds(members), seed + 1000 + member)
     potential = BehlerParrinello(
         start.functions,
         start.statistics,

@@ -33,7 +33,7 @@ class NormalEquations(NamedTuple):
     gram: np.ndarray  # (n_folds, 3, n_columns, n_columns)
     moment: np.ndarray  # (n_folds, 3, n_columns)
     square: np.ndarray  # (n_folds, 3)
-    n_rows: np.ndarray  # (n_folds, 3)
+    n_rows: np.ndarray  # (n_folds, 3), each row counted by its structure's weight
     n_elements: int
 
 
@@ -43,6 +43,8 @@ class LeastSquares(NamedTuple):
     coefficients: np.ndarray  # (n_columns,)
     energy_weight: float
     ridge: float
+    rmse: np.ndarray  # (3,) root mean square error of each of LABELS' rows, cross-validated
+    train_rmse: np.ndarray  # (3,) the same on the training data
     scores: list[
         dict
     ]  # one per tried pair: energy_weight, ridge, energy_rmse, virial_rmse (eV per √atom), forces_rmse (eV/Å)
@@ -108,18 +110,19 @@ def normal_equations(
 ) -> NormalEquations:
     """Gather the least-squares sums of a data set; structures are dealt to the folds at random."""
     n_folds = max(1, min(n_folds, len(dataset)))
-    width = sum(_n_functions(c) for c in kernel.tables.centres) + len(kernel.elements)
+    width = sum(centre.n_functions for centre in kernel.tables.centres) + len(kernel.elements)
     gram = np.zeros((n_folds, 3, width, width))
     moment, square, count = np.zeros((n_folds, 3, width)), np.zeros((n_folds, 3)), np.zeros((n_folds, 3))
     fold = np.random.default_rng(seed).permutation(len(dataset)) % n_folds
     waiting: dict[tuple[int, int], list[np.ndarray]] = {}
     for i in tqdm(range(len(dataset)), desc=description, disable=not progress, leave=False):
-        for label, (design, target) in enumerate(structure_rows(kernel, dataset[i], reference)):
+        item = dataset[i]
+        for label, (design, target) in enumerate(structure_rows(kernel, item, reference)):
             if len(target):
                 key = int(fold[i]), label
                 moment[key] += design.T @ target
                 square[key] += target @ target
-                count[key] += len(target)
+                count[key] += len(target) * float(item.weight[0])
                 waiting.setdefault(key, []).append(design)
                 if sum(len(part) for part in waiting[key]) > _ROWS_AT_ONCE:
                     _add_gram(gram[key], waiting.pop(key))
@@ -135,10 +138,6 @@ def _add_gram(gram: np.ndarray, parts: list[np.ndarray]) -> None:
     rows = np.concatenate(parts)
     # BLAS is column-major: gram.T and rows.T are these arrays as they lie in memory, its upper triangle is our lower
     scipy.linalg.blas.dsyrk(1.0, rows.T, beta=1.0, c=gram.T, lower=0, overwrite_c=1)
-
-
-def _n_functions(centre) -> int:  # type: ignore[no-untyped-def]
-    return centre.n_moment_invariants + len(centre.triple) if centre.combination is None else len(centre.combination)
 
 
 def solve(
@@ -209,7 +208,13 @@ def solve(
         best["ridge"],
         equations.n_elements,
     )
-    return LeastSquares(solution, best["energy_weight"], best["ridge"], scores)
+    left = [
+        (gram.sum(0)[i] @ solution) @ solution - 2.0 * moment.sum(0)[i] @ solution + equations.square.sum(0)[i]
+        for i in range(3)
+    ]
+    train_rmse = np.sqrt(np.maximum(left, 0.0) / np.maximum(total, 1.0))
+    rmse = np.array([best["energy_rmse"], best["forces_rmse"], best["virial_rmse"]])
+    return LeastSquares(solution, best["energy_weight"], best["ridge"], rmse, train_rmse, scores)
 
 
 def _ridge(gram: np.ndarray, moment: np.ndarray, ridge: float, n_free: int) -> np.ndarray:

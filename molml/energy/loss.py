@@ -147,9 +147,12 @@ class EnergyForceLoss:
         features = [torch.from_numpy(block).requires_grad_() for block in batch.features]
         energies = model.atomic_energies(features)  # type: ignore[operator]
         _, energy = structure_energies(data, batch.near.atoms, energies)
-        weights = torch.autograd.grad(energy.sum(), features, create_graph=model.training)
-        gradient = _PairGradient.apply(model.kernel, batch.near, batch.moments, *weights)
-        forces, virial = forces_and_virial(data, torch.from_numpy(batch.near.pairs.vectors), gradient)
+        if bool(data.has_forces.any() | data.has_stress.any()):
+            weights = torch.autograd.grad(energy.sum(), features, create_graph=model.training)
+            gradient = _PairGradient.apply(model.kernel, batch.near, batch.moments, *weights)
+            forces, virial = forces_and_virial(data, torch.from_numpy(batch.near.pairs.vectors), gradient)
+        else:
+            forces, virial = data.forces, data.stress
 
         n_atoms = torch.bincount(data.structure, minlength=len(data.energy))
         counted = data.weight * data.has_energy

@@ -248,3 +248,18 @@ def test_the_clock_ends_training(data: StructureDataset, tmp_path) -> None:
     fit(data, minutes=0.02, directory=tmp_path, **SMALL)
     n_epochs = len((tmp_path / "metrics.jsonl").read_text().splitlines())
     assert 1 <= n_epochs < 400
+
+
+def test_a_committee_needs_structures(data: StructureDataset) -> None:
+    with pytest.raises(ValueError, match="at least 10 training structures, got 9"):
+        fit(data.subset(range(9)), model="linear", members=2, **SMALL)
+
+
+def test_the_memory_limit_changes_no_bit(data: StructureDataset) -> None:
+    kept, computed = (fit(data, epochs=2, memory=memory, **SMALL) for memory in (4.0, 0.0))
+    assert same(kept, computed)
+
+
+def test_memory_must_not_be_negative(data: StructureDataset) -> None:
+    with pytest.raises(ValueError, match="memory must be zero or more GB, got -1"):
+        fit(data, memory=-1.0, **SMALL)
