@@ -36,6 +36,7 @@ MOLECULE_CUTOFF = 4.0  # Å
 N_FUNCTIONS = 300
 MOLECULE_N_FUNCTIONS = 1000
 _LABELS_PER_FUNCTION = 8
+_LEAST_FUNCTIONS = 20
 HIDDEN = (64, 64)
 LEARNING_RATE = 1e-3
 VALID_FRACTION = 0.1
@@ -111,8 +112,8 @@ def fit(
     functions : SymmetryFunctions, optional
         Use these instead of choosing.
     n_functions : int, optional
-        Most functions per element when they are chosen; by default 300, or up to 1,000 if no structure is periodic and
-        there are labels enough (eight per function).
+        Most functions per element when they are chosen; by default one for eight labels (energies and force components)
+        up to 300, or up to 1,000 if no structure is periodic.
     hidden : tuple of int
         Widths of the networks' hidden layers.
     memory : float, GB
@@ -150,7 +151,7 @@ def fit(
     cutoff = functions.cutoff if functions is not None else train.cutoff or (CUTOFF if periodic else MOLECULE_CUTOFF)
     train = train.with_cutoff(cutoff)
     if n_functions is None:
-        n_functions = N_FUNCTIONS if periodic else _affordable(train)
+        n_functions = _affordable(train, N_FUNCTIONS if periodic else MOLECULE_N_FUNCTIONS)
     if valid is None and len(train) >= 10 and model == "network":
         train, valid = train.split(VALID_FRACTION, seed)
     if valid is not None:
@@ -199,10 +200,10 @@ def _check(model: str, members: int, minutes: float | None, epochs: int | None, 
         raise ValueError(f"minutes must be positive, got {minutes}")
 
 
-def _affordable(train: StructureDataset) -> int:
-    """Functions per element that the labels of molecules can determine."""
+def _affordable(train: StructureDataset, most: int) -> int:
+    """Functions per element that the labels can determine."""
     n_labels = sum(int(train[i].has_energy.sum() + 3 * train[i].has_forces.sum()) for i in range(len(train)))
-    return int(np.clip(n_labels / (_LABELS_PER_FUNCTION * len(train.elements)), N_FUNCTIONS // 3, MOLECULE_N_FUNCTIONS))
+    return int(np.clip(n_labels / (_LABELS_PER_FUNCTION * len(train.elements)), _LEAST_FUNCTIONS, most))
 
 
 def _prepare(train: StructureDataset, functions: SymmetryFunctions | None, options: _Options) -> _Start:

@@ -554,6 +554,8 @@ def _invariants_jvp(
 @_jit
 def _angle_function(
     row: np.ndarray,
+    scale: float,
+    whole: int,
     cosine: float,
     r: tuple[float, float, float],
     f: tuple[float, float, float],
@@ -561,14 +563,20 @@ def _angle_function(
 ) -> tuple[float, float, float, float, float]:
     """One function of one pair of neighbours, and its derivatives by cos θ and by the sides r.
 
-    ``f`` and ``d`` are the cutoff functions of the sides and their derivatives.
+    ``f`` and ``d`` are the cutoff functions of the sides and their derivatives, ``scale`` is 2^(1 - zeta), ``whole`` is
+    zeta - 1 if that is a small integer, else -1.
     """
     eta, zeta, lambda_, r_s, narrow = row[2], row[3], row[4], row[5], row[6] != 0.0
     f_j, f_k, f_3 = f[0], f[1], f[2] if narrow else 1.0
     base = max(1.0 + lambda_ * cosine, 0.0)
-    below = base ** (zeta - 1.0)
+    if whole >= 0:
+        below = 1.0
+        for _ in range(whole):
+            below *= base
+    else:
+        below = base ** (zeta - 1.0)
     a, b, c = r[0] - r_s, r[1] - r_s, r[2] - r_s if narrow else 0.0
-    envelope = 2.0 ** (1.0 - zeta) * math.exp(-eta * (a * a + b * b + c * c))
+    envelope = scale * math.exp(-eta * (a * a + b * b + c * c))
     power = below * base * envelope
     return (
         power * f_j * f_k * f_3,
@@ -609,6 +617,9 @@ def _triples(
     unit, distance, fc = np.empty((pairs.longest, 3)), np.empty(pairs.longest), np.empty((pairs.longest, 2))
     places, side = np.empty(pairs.longest, np.int64), np.empty(3)
     bend_j, bend_k = np.empty(3), np.empty(3)
+    scale = 2.0 ** (1.0 - table[:, 3])
+    whole = np.array([int(zeta) - 1 if zeta == math.floor(zeta) and zeta < 33.0 else -1 for zeta in table[:, 3]])
+    all_narrow = (table[:, 6] != 0.0).all()
     for atom in range(low, high):
         count = 0
         for p in range(pairs.start[atoms[atom]], pairs.start[atoms[atom] + 1]):
@@ -630,6 +641,8 @@ def _triples(
                     side[a] = pairs.vectors[q, a] - pairs.vectors[p, a]
                     squared += side[a] * side[a]
                 third = math.sqrt(squared)
+                if all_narrow and third >= basis.cutoff:
+                    continue
                 f_3, d_3 = _cutoff(third, basis.cutoff, basis.cutoff_function)
                 sides = distance[j], distance[k], third
                 f, d = (fc[j, 0], fc[k, 0], f_3), (fc[j, 1], fc[k, 1], d_3)
@@ -648,7 +661,7 @@ def _triples(
                     weight = _pair_weight(table[t], pairs.neighbour[p], pairs.neighbour[q], atomic_number)
                     if weight == 0.0 or (table[t, 6] != 0.0 and f_3 == 0.0):
                         continue
-                    value, v_c, v_j, v_k, v_3 = _angle_function(table[t], cosine, sides, f, d)
+                    value, v_c, v_j, v_k, v_3 = _angle_function(table[t], scale[t], whole[t], cosine, sides, f, d)
                     if mode == VALUES:
                         out[t] += weight * value
                     elif mode == VJP:
