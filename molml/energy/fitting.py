@@ -37,6 +37,7 @@ N_FUNCTIONS = 300
 MOLECULE_N_FUNCTIONS = 1000
 _LABELS_PER_FUNCTION = 8
 _LEAST_FUNCTIONS = 20
+_MOST_FUNCTIONS = 3000  # of all elements together: the normal matrix is of this size
 HIDDEN = (64, 64)
 LEARNING_RATE = 1e-3
 VALID_FRACTION = 0.1
@@ -113,7 +114,7 @@ def fit(
         Use these instead of choosing.
     n_functions : int, optional
         Most functions per element when they are chosen; by default one for eight labels (energies and force components)
-        up to 300, or up to 1,000 if no structure is periodic.
+        up to 300, or up to 1,000 if no structure is periodic, and up to 3,000 for all elements together.
     hidden : tuple of int
         Widths of the networks' hidden layers.
     memory : float, GB
@@ -203,7 +204,12 @@ def _check(model: str, members: int, minutes: float | None, epochs: int | None, 
 def _affordable(train: StructureDataset, most: int) -> int:
     """Functions per element that the labels can determine."""
     n_labels = sum(int(train[i].has_energy.sum() + 3 * train[i].has_forces.sum()) for i in range(len(train)))
-    return int(np.clip(n_labels / (_LABELS_PER_FUNCTION * len(train.elements)), _LEAST_FUNCTIONS, most))
+    n_elements = len(train.elements)
+    return int(
+        np.clip(
+            n_labels / (_LABELS_PER_FUNCTION * n_elements), _LEAST_FUNCTIONS, min(most, _MOST_FUNCTIONS // n_elements)
+        )
+    )
 
 
 def _prepare(train: StructureDataset, functions: SymmetryFunctions | None, options: _Options) -> _Start:

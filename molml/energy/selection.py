@@ -14,7 +14,7 @@ import scipy.linalg
 from ase.data import chemical_symbols
 
 from molml.energy.data import StructureDataset, pair_vectors
-from molml.energy.features import G2, FourBody, Function, SymmetryFunctions, ThreeBody
+from molml.energy.features import ANY, G2, FourBody, Function, SymmetryFunctions, ThreeBody
 from molml.energy.kernels import FeatureKernel, neighbourhood
 from molml.energy.linear import forward_selection, normal_equations
 
@@ -51,10 +51,12 @@ def candidates(elements: list[int], shortest: float, cutoff: float) -> list[Func
     symbols = [chemical_symbols[z] for z in elements]
     n = len(symbols)
     functions: list[Function] = [G2(s, *shell) for s in symbols for shell in shells(N_SHELLS, shortest, cutoff)]
-    pair = [(s, shell) for s in symbols for shell in shells(N_PAIR_SHELLS.get(n, 4), shortest, cutoff)]
+    pair = [(s, shell) for s in symbols for shell in shells(N_PAIR_SHELLS.get(n, 3), shortest, cutoff)]
     for a, b in combinations_with_replacement(pair, 2):
         functions += [ThreeBody((a[0], b[0]), (a[1], b[1]), degree) for degree in range(DEGREE + 1)]
-    triple = [(s, shell) for s in symbols for shell in shells(N_TRIPLE_SHELLS.get(n, 1), shortest, cutoff)]
+    # triples of many elements are too many to be told apart by any data set: their neighbours are weighted instead
+    neighbours = symbols if n in N_TRIPLE_SHELLS else [ANY]
+    triple = [(s, shell) for s in neighbours for shell in shells(N_TRIPLE_SHELLS.get(n, 4), shortest, cutoff)]
     for degrees in COUPLINGS:
         seen = set()
         for chosen in product(range(len(triple)), repeat=3):

@@ -5,10 +5,11 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 
 from molml.energy import StructureDataset, automatic_functions, selection
 from molml.energy.data import collate
-from molml.energy.features import G2, FourBody, SymmetryFunctions, ThreeBody
+from molml.energy.features import ANY, G2, FourBody, SymmetryFunctions, ThreeBody
 from molml.energy.selection import COUPLINGS, candidates, shells, shortest_distance
 
 CUTOFF = 4.0
@@ -124,3 +125,14 @@ def test_refusals(alloy: StructureDataset) -> None:
         automatic_functions(alloy, n_functions=0)
     with pytest.raises(ValueError, match="n_candidates no smaller, got 20 and 10"):
         automatic_functions(alloy, n_functions=20, n_candidates=10)
+
+
+@pytest.mark.parametrize(
+    ("elements", "weighted"), [([1, 6, 7, 8], False), ([1, 6, 7, 8, 9], True), (list(range(21, 31)), True)]
+)
+def test_many_elements_share_their_triples(elements: list[int], weighted: bool) -> None:
+    chosen = candidates(elements, 0.9, 4.0)
+    triples = [function for function in chosen if isinstance(function, FourBody)]
+    assert len(chosen) < 6000
+    assert {function.neighbours == (ANY, ANY, ANY) for function in triples} == {weighted}
+    SymmetryFunctions({chemical_symbols[z]: chosen[-5:] for z in elements}, cutoff=4.0)
