@@ -1,0 +1,78 @@
+"""Errors on the test files of public data sets, with nothing but the defaults, beside published numbers.
+
+    python benchmarks/energy/accuracy.py DATA_FOLDER [--model linear|network] [--minutes M] [--systems Si Mo …]
+
+The folder holds mlearn/{Li,Si,Mo,Cu}_{train,test}.xyz.xz and rmd17/rmd17_{molecule}_01.npz; what is not there is
+skipped by name. Test structures are read after the fit and decide nothing. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from molml.energy import StructureDataset, evaluate, fit
+
+# energy RMSE and MAE in meV/atom, force RMSE and MAE in meV/Å: Zuo et al., J. Phys. Chem. A 124, 731 (2020), the
+# published networks evaluated anew with n2p2; rMD17 force MAE of ANI (Kovács et al., JCTC 17, 7696 (2021))
+PUBLISHED = {
+    "Li": (0.98, 0.75, 23.4, 16.8),
+    "Si": (6.93, 5.63, 169.7, 108.6),
+    "Mo": (5.43, 3.65, 203.2, 125.0),
+    "Cu": (1.68, 1.15, 63.0, 26.2),
+    "ethanol": (None, None, None, 13.4),
+    "aspirin": (None, None, None, 40.6),
+    "uracil": (None, None, None, 21.4),
+    "toluene": (None, None, None, 24.3),
+}
+
+
+def load(folder: Path, system: str) -> tuple[StructureDataset, StructureDataset | None, str] | None:
+    """Training and validation structures, and the file of the test structures; of rMD17 950 and 50 of a split."""
+    crystal = folder / "mlearn" / f"{system}_train.xyz.xz"
+    if crystal.exists():
+        return StructureDataset(crystal), None, str(crystal).replace("_train", "_test")
+    molecule = folder / "rmd17" / f"rmd17_{system}_01.npz"
+    if molecule.exists():
+        data = StructureDataset(molecule)
+        return data.subset(range(950)), data.subset(range(950, 1000)), f"{molecule}:test"
+    return None
+
+
+def main() -> None:
+    """Fit, evaluate, print a row per system."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", choices=("linear", "network"), default="linear")
+    parser.add_argument("--minutes", type=float)
+    parser.add_argument("--systems", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    columns = "".join(f"{name:>9}" for name in ("E RMSE", "E MAE", "F RMSE", "F MAE"))
+    print(f"{'system':<9}{columns}{'F max/RMSE (train)':>20}{'CPU s':>8}   published")
+    for system in arguments.systems:
+        found = load(arguments.folder, system)
+        if found is None:
+            print(f"{system:<9}skipped: no data in {arguments.folder}")
+            continue
+        train, valid, test = found
+        started = time.process_time()
+        potential = fit(train, valid, model=arguments.model, minutes=arguments.minutes)
+        seconds = time.process_time() - started
+        inside, metrics = evaluate(potential, train).metrics, evaluate(potential, StructureDataset(test)).metrics
+        figures = [1e3 * metrics[name] for name in ("energy_rmse", "energy_mae", "forces_rmse", "forces_mae")]
+        row = "".join(f"{figure:9.2f}" for figure in figures)
+        published = " ".join("–" if value is None else f"{value:g}" for value in PUBLISHED[system])
+        print(
+            f"{system:<9}{row}{inside['forces_max'] / inside['forces_rmse']:20.1f}{seconds:8.0f}   {published}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
