@@ -4,10 +4,12 @@ import re
 import shlex
 from pathlib import Path
 
+import ase.io
 import pytest
 
 import molml.datasets
 from molml.cli import main
+from molml.energy import read_structures
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,11 +27,20 @@ def run_bash(code: str) -> None:
         assert main(arguments) == 0
 
 
+@pytest.fixture
+def small_ethanol(tmp_path_factory, monkeypatch):
+    """Every fifteenth structure, in the place of the data set: a reader has minutes, a test has seconds."""
+    folder, whole = tmp_path_factory.mktemp("ethanol"), molml.datasets.path("ethanol")
+    for name in ("train", "valid", "test"):
+        ase.io.write(folder / f"{name}.xyz.xz", read_structures(whole / f"{name}.xyz.xz")[::15], format="extxyz")
+    monkeypatch.setattr(molml.datasets, "path", lambda name: folder)
+
+
+@pytest.mark.usefixtures("small_ethanol")
 def test_code_blocks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert [language for language, _ in BLOCKS] == ["bash", "python", "bash"]
     for language, code in BLOCKS:
-        # a reader has minutes, a test has seconds
         quick = re.sub(r"minutes([ =])\d+", r"minutes\g<1>0.05", code)
         {"python": run_python, "bash": run_bash}[language](quick)
     assert {path.name for path in tmp_path.iterdir()} == {"ethanol", "ethanol.molml"}
