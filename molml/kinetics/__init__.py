@@ -1,0 +1,109 @@
+"""Slow motions in trajectories: features, linear and neural coordinates, Markov models, compared side by side.
+
+The public names, in the order one meets them. Nothing heavy is imported before one of them is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molml.kinetics.alignment import align
+    from molml.kinetics.biasing import openmm_force, plumed_input
+    from molml.kinetics.clustering import GaussianMixture, KMeans
+    from molml.kinetics.comparison import Comparison, compare
+    from molml.kinetics.data import TimeLagged, TrajectoryFiles
+    from molml.kinetics.features import (
+        Angles,
+        Concatenation,
+        ContactDistances,
+        Distances,
+        Function,
+        MinimumDistances,
+        Positions,
+        ReferenceRMSD,
+        Torsions,
+    )
+    from molml.kinetics.linear import PCA, TICA, VAMP
+    from molml.kinetics.markov import BayesianMarkovStateModel, MarkovStateModel
+    from molml.kinetics.mixture import GaussianMixtureVAE
+    from molml.kinetics.model import (
+        Autoencoder,
+        ReversibleVAMPNet,
+        TimeLaggedAutoencoder,
+        VAMPNet,
+        VariationalTimeLaggedAutoencoder,
+    )
+
+_HOMES = {
+    "TrajectoryFiles": "data",
+    "TimeLagged": "data",
+    "align": "alignment",
+    "Positions": "features",
+    "Distances": "features",
+    "ContactDistances": "features",
+    "MinimumDistances": "features",
+    "Angles": "features",
+    "Torsions": "features",
+    "ReferenceRMSD": "features",
+    "Function": "features",
+    "Concatenation": "features",
+    "PCA": "linear",
+    "TICA": "linear",
+    "VAMP": "linear",
+    "Autoencoder": "model",
+    "TimeLaggedAutoencoder": "model",
+    "VariationalTimeLaggedAutoencoder": "model",
+    "VAMPNet": "model",
+    "ReversibleVAMPNet": "model",
+    "GaussianMixtureVAE": "mixture",
+    "KMeans": "clustering",
+    "GaussianMixture": "clustering",
+    "MarkovStateModel": "markov",
+    "BayesianMarkovStateModel": "markov",
+    "compare": "comparison",
+    "Comparison": "comparison",
+    "plumed_input": "biasing",
+    "openmm_force": "biasing",
+}
+
+__all__ = [
+    "PCA",
+    "TICA",
+    "VAMP",
+    "Angles",
+    "Autoencoder",
+    "BayesianMarkovStateModel",
+    "Comparison",
+    "Concatenation",
+    "ContactDistances",
+    "Distances",
+    "Function",
+    "GaussianMixture",
+    "GaussianMixtureVAE",
+    "KMeans",
+    "MarkovStateModel",
+    "MinimumDistances",
+    "Positions",
+    "ReferenceRMSD",
+    "ReversibleVAMPNet",
+    "TimeLagged",
+    "TimeLaggedAutoencoder",
+    "Torsions",
+    "TrajectoryFiles",
+    "VAMPNet",
+    "VariationalTimeLaggedAutoencoder",
+    "align",
+    "compare",
+    "openmm_force",
+    "plumed_input",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"molml.kinetics.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'molml.kinetics' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(_HOMES)

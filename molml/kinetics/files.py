@@ -1,0 +1,93 @@
+"""Estimators as model files: what was given, what was fitted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from molml.io import Container, ModelFileError, save_container
+
+E = TypeVar("E")
+
+
+def save_estimator(estimator: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a fitted estimator.
+
+    Its parameters and every attribute whose name ends with one underscore are stored: arrays and tensors as tensors,
+    None, numbers, strings and lists of them as JSON.
+
+    Parameters
+    ----------
+    estimator : scikit-learn estimator of molml
+    path : path-like
+    metadata : mapping, optional
+        JSON-able description to add: names of the features, the time between frames, metrics.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it holds something that a file cannot, or is not fitted.
+    OSError
+        If the file cannot be written; an old one is then intact.
+    """
+    import torch
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)
+    tensors, fitted = {}, {}
+    for key, value in vars(estimator).items():
+        if not key.endswith("_") or key.startswith("_") or key.endswith("__"):
+            continue
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            tensors[key] = torch.from_numpy(np.ascontiguousarray(value))
+        elif isinstance(value, torch.nn.Module):
+            tensors |= {f"{key}.{name}": tensor for name, tensor in value.state_dict().items()}
+        elif isinstance(value, np.generic):
+            fitted[key] = value.item()
+        else:
+            fitted[key] = value.tolist() if isinstance(value, np.ndarray) else value
+    config = {"params": estimator.get_params(deep=False), "fitted": fitted}
+    save_container(path, type(estimator).__name__, config, tensors, metadata or {})
+
+
+def load_estimator(cls: type[E], container: Container) -> E:
+    """The estimator that `save_estimator` wrote.
+
+    Parameters
+    ----------
+    cls : class
+    container : Container
+
+    Returns
+    -------
+    instance of cls
+        Its networks are made by ``cls._build_networks`` from what else was stored, if it has any.
+
+    Raises
+    ------
+    molml.io.ModelFileError
+        If the file is of another class, or does not hold what the class needs.
+    """
+    if container.kind != cls.__name__:
+        raise ModelFileError(f"expected a file of a {cls.__name__}, got one of a {container.kind}")
+    try:
+        estimator = cls(**container.config["params"])
+        for key, value in container.config["fitted"].items():
+            setattr(estimator, key, value)
+        states: dict[str, dict[str, Any]] = {}
+        for key, tensor in container.tensors.items():
+            module, _, name = key.partition(".")
+            if name:
+                states.setdefault(module, {})[name] = tensor
+            else:
+                setattr(estimator, key, tensor.numpy())
+        if states:
+            estimator._build_networks()  # type: ignore[attr-defined]
+            for module, state in states.items():
+                getattr(estimator, module).load_state_dict(state)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelFileError(f"the file does not hold a whole {cls.__name__}: {error}; get the file again") from error
+    return estimator
