@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from ase.data import chemical_symbols
 
@@ -24,12 +22,10 @@ from molml.energy.plots import (
     three_digits,
 )
 from molml.io import write_atomic
+from molml.pages import Figures, cards, page, table
 from molml.units import GPA
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from molml.energy.model import Potential
 
 __all__ = ["read_history", "write_metrics", "write_report"]
@@ -41,34 +37,6 @@ TITLES: Mapping[Literal["energy", "forces", "stress"], str] = {
     "forces": "Forces",
     "stress": "Stress",
 }
-
-DPI = 170
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; background: #f5f6f8; margin: 0; }
-main { max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }
-h1 { font-size: 26px; margin: 8px 0 2px; } h2 { font-size: 18px; margin: 34px 0 10px; }
-.sub { color: #6b7280; margin: 0 0 18px; overflow-wrap: anywhere; }
-.cards { display: flex; flex-wrap: wrap; gap: 12px; }
-.card { background: white; border: 1px solid #e3e6ea; border-radius: 8px; padding: 10px 16px; min-width: 130px; }
-.card b { display: block; font-size: 21px; font-weight: 600; } .card span { color: #6b7280; font-size: 13px; }
-table { border-collapse: collapse; background: white; border: 1px solid #e3e6ea; font-variant-numeric: tabular-nums; }
-th, td { padding: 5px 9px; text-align: right; border-bottom: 1px solid #eef0f2; vertical-align: top; }
-th { font-weight: 600; color: #4b5563; background: #fafbfc; }
-th:first-child, td:first-child, td.text, th.text { text-align: left; }
-td.text { overflow-wrap: anywhere; min-width: 5.5em; }
-th { white-space: nowrap; }
-.wide { overflow-x: auto; }
-figure { margin: 0; background: white; border: 1px solid #e3e6ea; border-radius: 8px; padding: 10px; }
-figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-figcaption { color: #6b7280; font-size: 13px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(310px, max-content)); gap: 14px; }
-.grid { align-items: start; margin: 8px 0; }
-pre { background: #1f2933; color: #f5f6f8; padding: 12px 16px; border-radius: 8px; overflow-x: auto; }
-details { margin: 6px 0; } summary { cursor: pointer; }
-.note { background: #fff7e6; border: 1px solid #f3ddb0; border-radius: 8px; padding: 8px 14px; }
-"""
 
 
 def write_metrics(path: str | os.PathLike[str], evaluations: Mapping[str, Evaluation]) -> None:
@@ -159,7 +127,7 @@ def write_report(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     write_metrics(folder / "metrics.json", evaluations)
-    figures = _Figures(folder)
+    figures = Figures(folder)
     last = list(evaluations)[-1]
     body = [
         _head(potential, evaluations, sources or {}),
@@ -178,17 +146,8 @@ def write_report(
         "<h2>How to use it</h2>",
         _usage(model_file),
     ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(_title(potential))}</title>\n<style>{STYLE}</style>\n</head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n</main></body>\n</html>\n"
-    )
     path = folder / "report.html"
-    write_atomic(path, page.encode())
+    write_atomic(path, page(_title(potential), body))
     return path
 
 
@@ -196,26 +155,6 @@ def _check_names(evaluations: Mapping[str, Evaluation]) -> None:
     unknown = [name for name in evaluations if name not in SETS]
     if unknown:
         raise ValueError(f"evaluations must be named train, valid or test, got {unknown[0]!r}")
-
-
-class _Figures:
-    """Writes a figure beside the report and returns it as HTML."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def html(self, name: str, draw: Callable[[], Axes], caption: str) -> str:
-        data = io.BytesIO()
-        figure = cast("Figure", draw().figure)
-        figure.savefig(data, format="png", dpi=DPI)
-        width = round(96 * figure.get_figwidth())  # CSS pixels
-        write_atomic(self.folder / f"{name}.png", data.getvalue())
-        encoded = base64.b64encode(data.getvalue()).decode()
-        alt = html.escape(caption, quote=True)
-        return (
-            f'<figure><img width="{width}" alt="{alt}" src="data:image/png;base64,{encoded}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
 
 
 def _symbols(potential: Potential) -> list[str]:
@@ -232,7 +171,7 @@ def _head(
     sources: Mapping[str, str],
 ) -> str:
     last, evaluation = list(evaluations.items())[-1]
-    cards = [
+    entries = [
         (f"{three_digits(factor * evaluation.metrics[key])} {unit}", f"{title}, {SETS[last]} set")
         for key, factor, unit, title in (
             ("energy_mae", 1e3, "meV/atom", "energy MAE"),
@@ -241,13 +180,9 @@ def _head(
         )
         if key in evaluation.metrics
     ]
-    cards.append((f"{potential.cutoff:g} Å", "cutoff"))
+    entries.append((f"{potential.cutoff:g} Å", "cutoff"))
     data = " · ".join(f"{SETS[name]}: {source}" for name, source in sources.items() if name in SETS)
-    return (
-        f"<h1>{html.escape(_title(potential))}</h1>\n<p class=sub>{html.escape(data)}</p>\n<div class=cards>"
-        + "".join(f"<div class=card><b>{value}</b><span>{name}</span></div>" for value, name in cards)
-        + "</div>"
-    )
+    return f"<h1>{html.escape(_title(potential))}</h1>\n<p class=sub>{html.escape(data)}</p>\n" + cards(entries)
 
 
 def _metrics_table(evaluations: Mapping[str, Evaluation]) -> str:
@@ -271,7 +206,7 @@ def _metrics_table(evaluations: Mapping[str, Evaluation]) -> str:
     for _, title in quantities:
         head += [title.format(kind) for kind in ("RMSE", "MAE", "max")]
     legend = "<p class=sub>E: energy, F: force components, S: stress components; max: largest error</p>"
-    return _table(head, rows) + legend
+    return table(head, rows) + legend
 
 
 def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
@@ -300,7 +235,7 @@ def _remarks(evaluations: Mapping[str, Evaluation]) -> list[str]:
     return [f"<p class=note>{html.escape(remark)}</p>" for remark in remarks]
 
 
-def _parity(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
+def _parity(figures: Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
     rows = []
     for name, evaluation in evaluations.items():
         drawn = [
@@ -317,7 +252,7 @@ def _parity(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[st
     return rows[::-1]
 
 
-def _learning_curves(figures: _Figures, history: Sequence[Mapping[str, Any]]) -> list[str]:
+def _learning_curves(figures: Figures, history: Sequence[Mapping[str, Any]]) -> list[str]:
     if not history:
         return []
     drawn = [
@@ -334,7 +269,7 @@ def _learning_curves(figures: _Figures, history: Sequence[Mapping[str, Any]]) ->
     return ["<h2>Learning curve</h2>", f"<div class=grid>{''.join(drawn)}</div>"]
 
 
-def _by_element(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
+def _by_element(figures: Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
     if not any(evaluation.elements for evaluation in evaluations.values()):
         return []
     named = {SETS[name]: evaluation for name, evaluation in evaluations.items()}
@@ -363,13 +298,13 @@ def _by_group(evaluations: Mapping[str, Evaluation]) -> list[str]:
         return []
     units = ("E RMSE\nmeV/atom", "E MAE\nmeV/atom", "F RMSE\nmeV/Å", "F MAE\nmeV/Å")
     head = ["set", "group", "structures", *units]
-    table = _table(head, rows, text=(0, 1))
+    listing = table(head, rows, text=(0, 1))
     if len(rows) > 10:
-        table = f"<details><summary>{len(rows)} rows</summary>{table}</details>"
-    return ["<h2>Errors by group</h2>", table]
+        listing = f"<details><summary>{len(rows)} rows</summary>{listing}</details>"
+    return ["<h2>Errors by group</h2>", listing]
 
 
-def _uncertainty(figures: _Figures, name: str, evaluation: Evaluation) -> list[str]:
+def _uncertainty(figures: Figures, name: str, evaluation: Evaluation) -> list[str]:
     drawn = [
         figures.html(
             f"uncertainty_{quantity}",
@@ -384,7 +319,7 @@ def _uncertainty(figures: _Figures, name: str, evaluation: Evaluation) -> list[s
     return ["<h2>Uncertainty</h2>", f"<div class=grid>{''.join(drawn)}</div>"] if drawn else []
 
 
-def _worst(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
+def _worst(figures: Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:
     parts = ["<h2>Worst structures</h2>"]
     units = ("E error\nmeV/atom", "F RMSE\nmeV/Å", "F max\nmeV/Å")
     head = ["structure", "formula", *units, "at atom", "remarks"]
@@ -409,7 +344,7 @@ def _worst(figures: _Figures, evaluations: Mapping[str, Evaluation]) -> list[str
         )
         open_ = " open" if len(parts) == 1 else ""
         parts.append(
-            f"<details{open_}><summary>{SETS[name]}</summary>{_table(head, rows, text=(0, 1, 6))}"
+            f"<details{open_}><summary>{SETS[name]}</summary>{table(head, rows, text=(0, 1, 6))}"
             f"<div class=grid>{figure}</div></details>"
         )
     return parts if len(parts) > 1 else []
@@ -422,10 +357,10 @@ def _model(potential: Potential) -> str:
     functions = ", ".join(f"{symbol} {len(listed)}" for symbol, listed in names.items())
     rows += [["functions of the surroundings", functions]]
     rows += [[key, _plain(value)] for key, value in potential.metadata.items() if key not in ("metrics", "history")]
-    parts = [_table(["", ""], rows, text=(0, 1))]
+    parts = [table(["", ""], rows, text=(0, 1))]
     ranges = potential.feature_ranges
     for symbol, listed in names.items():
-        table = _table(
+        limits = table(
             ["function", "smallest", "largest"],
             [
                 [name, f"{low:.6g}", f"{high:.6g}"]
@@ -433,7 +368,7 @@ def _model(potential: Potential) -> str:
             ],
         )
         parts.append(
-            f"<details><summary>Training ranges of the {len(listed)} functions of {symbol}</summary>{table}</details>"
+            f"<details><summary>Training ranges of the {len(listed)} functions of {symbol}</summary>{limits}</details>"
         )
     return "\n".join(parts)
 
@@ -453,15 +388,3 @@ def _usage(model_file: str | os.PathLike[str]) -> str:
         "atoms.get_potential_energy(), atoms.get_forces()   # eV, eV/Å"
     )
     return f"<pre>{html.escape(code)}</pre>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, text: Sequence[int] = (0,)) -> str:
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=text' if column in text else ''}>{html.escape(cell).replace(chr(10), '<br>')}</{tag}>"
-            for column, cell in enumerate(row)
-        )
-
-    lines = [cells("th", head)] if any(head) else []
-    lines += [cells("td", row) for row in rows]
-    return "<div class=wide><table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
