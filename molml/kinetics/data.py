@@ -7,9 +7,12 @@ An input called ``X`` is one array (n_frames, n_features), a list of such arrays
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, final, runtime_checkable
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -179,3 +182,297 @@ def _check_finite(x: Array, index: int, first: int, name: str) -> None:
             f"{name} must be finite, got {x[frame, column]} (NaN or infinity) in trajectory {index}, frame "
             f"{first + frame}, feature {column}; {len(bad)} such entries in this piece"
         )
+
+
+Segment = tuple[int, int, int]
+"""Consecutive frames: number of the trajectory, first frame, frame after the last."""
+
+
+class TimeLagged(NamedTuple):
+    """A batch of pairs of frames that lie one lag time apart.
+
+    Attributes
+    ----------
+    x : Tensor, shape (n, n_features)
+        Frames at times t.
+    y : Tensor, shape (n, n_features)
+        Frames at times t + lagtime, of the same trajectories.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+@final
+class TimeLaggedDataset:
+    """Pairs of frames, a data set for the `Trainer`; parts of it are made of blocks of time, never of single frames.
+
+    Parameters
+    ----------
+    trajectories : array (n_frames, n_features) or list of such arrays
+        Arrays in memory are joined once; memory maps stay on the disk.
+    lagtime : int
+        In frames; 0 pairs every frame with itself.
+    segments : list of (trajectory, start, stop), optional
+        Frames to take pairs from: both frames of a pair lie in one segment. If not given, all trajectories, whole.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the trajectories are not such arrays, hold numbers that are not finite, or are not longer than the lag time;
+        if a segment is none of theirs or too short to hold a pair.
+
+    Examples
+    --------
+    >>> dataset = TimeLaggedDataset([np.arange(10.0)[:, None], np.arange(20.0)[:, None]], lagtime=3)
+    >>> len(dataset)
+    24
+    >>> dataset.collate([dataset[0], dataset[7]]).y.flatten().tolist()
+    [3.0, 3.0]
+    """
+
+    def __init__(self, trajectories: Trajectories, lagtime: int, *, segments: Sequence[Segment] | None = None) -> None:
+        if isinstance(trajectories, Streamed):
+            raise TypeError(
+                "trajectories must be arrays, which can be read in any order, got a streamed source; write its "
+                "features to the disk once with its to_arrays(directory), or load() them"
+            )
+        several = trajectories if isinstance(trajectories, list | tuple) else [trajectories]
+        arrays = cast("list[Array]", as_list(trajectories, name="trajectories"))
+        for _ in lagged_blocks(arrays, lagtime, name="trajectories"):
+            pass  # they are finite, and longer than the lag time
+        # one array is looked up faster than many, but maps would then have to be read into memory
+        mapped = any(isinstance(x, np.memmap) for x in several)
+        self._setup(
+            arrays if mapped or len(arrays) == 1 else [np.concatenate(arrays)],
+            [len(x) for x in arrays],
+            lagtime,
+            [(i, 0, len(x)) for i, x in enumerate(arrays)] if segments is None else segments,
+        )
+
+    def _setup(self, pieces: list[Array], lengths: list[int], lagtime: int, segments: Sequence[Segment]) -> None:
+        for segment in segments:
+            trajectory, start, stop = segment
+            if not (0 <= trajectory < len(lengths) and 0 <= start and start + lagtime < stop <= lengths[trajectory]):
+                raise ValueError(
+                    f"segments must be (trajectory, start, stop) with more than lagtime={lagtime} frames of "
+                    f"trajectories of {lengths} frames, got {segment}"
+                )
+        self._pieces, self._lengths = pieces, lengths
+        self.lagtime, self.segments = lagtime, [(int(i), int(a), int(b)) for i, a, b in segments]
+        origins = np.concatenate([[0], np.cumsum(lengths)])
+        pairs = [stop - start - lagtime for _, start, stop in self.segments]
+        # number of the first pair of every segment, and what to add to get the frame in all trajectories joined
+        self._first = np.concatenate([[0], np.cumsum(pairs)])
+        self._numbers = range(sum(pairs))
+        self._shift = np.array([origins[i] + start for i, start, _ in self.segments], int) - self._first[:-1]
+        self._origins = origins
+
+    @property
+    def n_features(self) -> int:
+        """Numbers of a frame."""
+        return self._pieces[0].shape[1]
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> int:
+        """Number of a pair, which `collate` understands."""
+        return self._numbers[index]
+
+    def collate(self, items: Sequence[int]) -> TimeLagged:
+        """The pairs of these numbers, in the precision of the trajectories.
+
+        Parameters
+        ----------
+        items : sequence of int
+
+        Returns
+        -------
+        TimeLagged
+        """
+        import torch
+
+        pairs = np.asarray(items)
+        frames = pairs + self._shift[np.searchsorted(self._first, pairs, side="right") - 1]
+        return TimeLagged(*(torch.from_numpy(self._take(frames + lag)) for lag in (0, self.lagtime)))
+
+    def _take(self, frames: Array) -> Array:
+        if len(self._pieces) == 1:
+            return np.take(self._pieces[0], frames, axis=0)
+        taken = np.empty((len(frames), self.n_features), np.result_type(*self._pieces))
+        piece = np.searchsorted(self._origins, frames, side="right") - 1
+        for i in np.unique(piece):
+            mine = piece == i
+            taken[mine] = self._pieces[i][frames[mine] - self._origins[i]]
+        return taken
+
+    def split(
+        self, fraction: float, *, n_blocks: int | None = None, seed: int = 0
+    ) -> tuple[TimeLaggedDataset, TimeLaggedDataset]:
+        """Two parts made of blocks of consecutive frames, chosen at random; no frame is in both.
+
+        Pairs across the border of two parts are dropped.
+
+        Parameters
+        ----------
+        fraction : float
+            Fraction of the blocks that go to the second part; at least one block goes to each.
+        n_blocks : int, optional
+            How many blocks of (nearly) one length are made; see `time_blocks`. If not given, 20, or less so that every
+            block is 10 times as long as a pair.
+        seed : int
+            Of the choice.
+
+        Returns
+        -------
+        training, validation : TimeLaggedDataset
+
+        Raises
+        ------
+        ValueError
+            If the fraction is not between 0 and 1, or the blocks are too short for a pair.
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction must lie between 0 and 1, got {fraction}")
+        if n_blocks is None:
+            n_frames = sum(stop - start for _, start, stop in self.segments)
+            n_blocks = min(max(n_frames // (10 * (self.lagtime + 1)), 2), 20)
+        blocks = self._time_blocks(n_blocks)
+        n_held = min(max(round(fraction * n_blocks), 1), n_blocks - 1)
+        chosen = np.random.default_rng(seed).permutation(n_blocks)[:n_held]
+        return self._parted([segment for i in chosen for segment in blocks[i]])
+
+    def blocks(self, n: int) -> list[tuple[TimeLaggedDataset, TimeLaggedDataset]]:
+        """Parts for cross-validation: each of `n` blocks of time is held out once.
+
+        Parameters
+        ----------
+        n : int
+            At least 2.
+
+        Returns
+        -------
+        list of (training, validation)
+            As from `split`.
+
+        Raises
+        ------
+        ValueError
+            As `time_blocks`.
+        """
+        return [self._parted(held) for held in self._time_blocks(n)]
+
+    def _time_blocks(self, n: int) -> list[list[Segment]]:
+        folds = time_blocks([stop - start for _, start, stop in self.segments], n, self.lagtime)
+        return [
+            [(self.segments[i][0], self.segments[i][1] + a, self.segments[i][1] + b) for i, a, b in fold]
+            for fold in folds
+        ]
+
+    def _parted(self, held: list[Segment]) -> tuple[TimeLaggedDataset, TimeLaggedDataset]:
+        rest = [part for segment in self.segments for part in _without(segment, held)]
+        rest = [(i, start, stop) for i, start, stop in rest if stop - start > self.lagtime]
+        if not rest:
+            raise ValueError(
+                f"no pair is left for training at lagtime={self.lagtime} between the blocks held out; shorten the lag "
+                "time, or take fewer blocks"
+            )
+        return self._part(rest), self._part(sorted(held))
+
+    def _part(self, segments: list[Segment]) -> TimeLaggedDataset:
+        part = object.__new__(TimeLaggedDataset)
+        part._setup(self._pieces, self._lengths, self.lagtime, segments)
+        return part
+
+
+def time_blocks(lengths: Sequence[int], n_folds: int, lagtime: int) -> list[list[Segment]]:
+    """Folds for cross-validation of time series: contiguous blocks, or whole trajectories.
+
+    All trajectories, laid end to end, are cut into parts of equal length. A cut moves to the end of a trajectory if
+    one is nearer than a tenth of a part, so that six runs make three folds of two runs. Pieces that are too short for
+    a pair are left out.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Frames of every trajectory.
+    n_folds : int
+        At least 2.
+    lagtime : int
+        In frames.
+
+    Returns
+    -------
+    list of list of (trajectory, start, stop)
+        Segments of every fold, each longer than `lagtime`.
+
+    Raises
+    ------
+    ValueError
+        If a fold would hold no pair of frames.
+
+    Examples
+    --------
+    >>> time_blocks([100, 100, 50], 2, lagtime=5)
+    [[(0, 0, 100), (1, 0, 25)], [(1, 25, 100), (2, 0, 50)]]
+    """
+    if not isinstance(n_folds, int | np.integer) or n_folds < 2:
+        raise ValueError(f"n_folds must be a whole number of at least 2, got {n_folds!r}")
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    size = ends[-1] / n_folds
+    cuts = np.round(size * np.arange(n_folds + 1)).astype(int)
+    nearest = ends[np.abs(cuts[:, None] - ends).argmin(axis=1)]
+    cuts = np.where(np.abs(nearest - cuts) <= 0.1 * size, nearest, cuts)
+    folds: list[list[Segment]] = []
+    for begin, end in zip(cuts[:-1], cuts[1:], strict=True):
+        pieces = [
+            (i, max(int(begin - ends[i]), 0), min(int(end - ends[i]), int(length))) for i, length in enumerate(lengths)
+        ]
+        folds.append([piece for piece in pieces if piece[2] - piece[1] > lagtime])
+    if not all(folds):
+        raise ValueError(
+            f"every fold must hold a pair of frames, got {n_folds} folds of about {size:.0f} frames in all and "
+            f"lagtime={lagtime}; take fewer folds, or shorten the lag time"
+        )
+    return folds
+
+
+def remaining_blocks(lengths: Sequence[int], held: Sequence[Segment], lagtime: int) -> list[Segment]:
+    """What is left of the trajectories when some segments are held out.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Frames of every trajectory.
+    held : sequence of (trajectory, start, stop)
+        A fold of `time_blocks`, say.
+    lagtime : int
+        Pieces that are not longer are left out.
+
+    Returns
+    -------
+    list of (trajectory, start, stop)
+
+    Examples
+    --------
+    >>> remaining_blocks([100, 50], [(0, 40, 60)], lagtime=5)
+    [(0, 0, 40), (0, 60, 100), (1, 0, 50)]
+    """
+    rest = [part for i, length in enumerate(lengths) for part in _without((i, 0, length), held)]
+    return [(i, start, stop) for i, start, stop in rest if stop - start > lagtime]
+
+
+def _without(segment: Segment, held: Sequence[Segment]) -> list[Segment]:
+    """Parts of a segment that are in none of others."""
+    trajectory, start, stop = segment
+    parts = []
+    for _, begin, end in sorted(other for other in held if other[0] == trajectory):
+        if begin >= stop or end <= start:
+            continue
+        if begin > start:
+            parts.append((trajectory, start, begin))
+        start = max(start, end)
+    if start < stop:
+        parts.append((trajectory, start, stop))
+    return parts
