@@ -313,6 +313,240 @@ class Lattice:
         return _Spectrum(values[order], _oriented(vectors[:, order] / root[:, None]), stationary)
 
 
+@dataclass(frozen=True, eq=False)
+class Diffusion:
+    """A particle in a potential, overdamped: dx = -∇V dt + sqrt(2 temperature) dW.
+
+    The exact answers are those of its generator on a grid: finite volumes, second order in the width of a cell.
+
+    Parameters
+    ----------
+    potential : callable
+        Takes points (..., n_dimensions), returns energies (...).
+    gradient : compiled callable
+        Takes a point (n_dimensions,) and an array of the same shape that it fills.
+    temperature : float
+        kT, and the diffusion coefficient.
+    box : tuple of (low, high)
+        One pair a dimension. The particle practically never leaves it.
+    n_cells : int
+        Of the grid, in each dimension.
+    timestep : float
+        Of the integrator.
+    interval : int
+        Steps in a frame.
+    """
+
+    potential: Callable[[Array], Array]
+    gradient: Callable[[Array, Array], None]
+    temperature: float
+    box: tuple[tuple[float, float], ...]
+    n_cells: int
+    timestep: float
+    interval: int
+
+    @property
+    def frame_time(self) -> float:
+        """Time between two frames."""
+        return self.timestep * self.interval
+
+    def simulate(self, n_frames: int, *, n_trajectories: int = 1, seed: int) -> Simulation:
+        """Trajectories that start in equilibrium.
+
+        Parameters
+        ----------
+        n_frames : int
+            Of each trajectory.
+        n_trajectories : int
+        seed : int
+
+        Returns
+        -------
+        Simulation
+            Positions (n_frames, n_dimensions) and cells of the grid.
+
+        Raises
+        ------
+        ValueError
+            If a number is not positive.
+
+        References
+        ----------
+        Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (2013): a step that costs no more than Euler's, with
+        an equilibrium of second order.
+        """
+        random = _generator(n_frames, n_trajectories, seed)
+        width = self._centres[:, 1] - self._centres[:, 0]
+        trajectories = []
+        for _ in range(n_trajectories):
+            cell = random.choice(len(self.stationary_distribution), p=self.stationary_distribution)
+            centre = self._centres[range(len(self.box)), np.unravel_index(cell, self._shape)]
+            start = centre + width * (random.random(len(self.box)) - 0.5)
+            trajectories.append(
+                _langevin(random, self.gradient, start, self.temperature, self.timestep, n_frames, self.interval)
+            )
+        return Simulation(trajectories, [self._cells(x) for x in trajectories])
+
+    def timescales(self, n: int = 3) -> Array:
+        """Relaxation times, longest first.
+
+        Parameters
+        ----------
+        n : int
+            How many, at most eight.
+
+        Returns
+        -------
+        array (n,), frames
+            Multiply with `frame_time` for the time of the equation of motion.
+
+        Raises
+        ------
+        ValueError
+            If more are asked for.
+        """
+        return _timescales(self._spectrum, n)
+
+    def slow_function(self, x: Array, index: int = 1) -> Array:
+        """Exact eigenfunction at given points, linear between the centres of the cells.
+
+        Parameters
+        ----------
+        x : array (n, n_dimensions)
+            A point outside the box has the value of the nearest one inside.
+        index : int
+            1 is the slowest.
+
+        Returns
+        -------
+        array (n,)
+            Of mean zero and variance one in equilibrium.
+
+        Raises
+        ------
+        ValueError
+            If there is no such function, or x has other dimensions.
+        """
+        from scipy.interpolate import interpn
+
+        points = np.clip(_points(x, len(self.box)), self._centres[:, 0], self._centres[:, -1])
+        function = _eigenfunction(self._spectrum, index).reshape(self._shape)
+        values: Array = interpn(tuple(self._centres), function, points)
+        return values
+
+    def vamp2(self, lagtime: int, n_components: int) -> float:
+        """Best VAMP-2 score that coordinates can have, the constant function included.
+
+        Parameters
+        ----------
+        lagtime : int, frames
+        n_components : int
+            Number of coordinates, at most eight.
+
+        Returns
+        -------
+        float
+            At most n_components + 1.
+
+        Raises
+        ------
+        ValueError
+            If more are asked for, or the lag time is not positive.
+        """
+        return _vamp2(self._spectrum, lagtime, n_components)
+
+    def density(self, x: Array) -> Array:
+        """Stationary probability density at given points.
+
+        Parameters
+        ----------
+        x : array (n, n_dimensions)
+
+        Returns
+        -------
+        array (n,)
+
+        Raises
+        ------
+        ValueError
+            If x has other dimensions.
+        """
+        energy = self._grid_energy
+        volume = np.prod([(high - low) / self.n_cells for low, high in self.box])
+        lowest = energy.min()
+        total = volume * np.exp(-(energy - lowest) / self.temperature).sum()
+        density: Array = np.exp(-(self.potential(_points(x, len(self.box))) - lowest) / self.temperature) / total
+        return density
+
+    @property
+    def stationary_distribution(self) -> Array:
+        """Probabilities of the cells, shape (n_cells ** n_dimensions,)."""
+        return self._spectrum.stationary
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self.n_cells,) * len(self.box)
+
+    @property
+    def _centres(self) -> Array:
+        low, high = np.array(self.box).T[:, :, None]
+        centres: Array = low + (high - low) * (np.arange(self.n_cells) + 0.5) / self.n_cells
+        return centres
+
+    @property
+    def _grid_energy(self) -> Array:
+        return self.potential(np.stack(np.meshgrid(*self._centres, indexing="ij"), axis=-1))
+
+    def _cells(self, x: Array) -> Array:
+        low, high = np.array(self.box).T
+        index = np.floor(self.n_cells * (x - low) / (high - low)).astype(np.int64)
+        cells: Array = np.ravel_multi_index(tuple(index.T), self._shape, mode="clip")
+        return cells
+
+    @cached_property
+    def _spectrum(self) -> _Spectrum:
+        from scipy.ndimage import distance_transform_edt
+        from scipy.sparse import coo_array, eye_array
+        from scipy.sparse.linalg import LinearOperator, eigsh, splu
+        from threadpoolctl import threadpool_limits
+
+        energy = self._grid_energy / self.temperature
+        energy -= energy.min()
+        stationary = np.exp(-energy.ravel()) / np.exp(-energy).sum()
+        # higher cells are never visited, and functions there would be rounding errors over vanishing weights
+        visited = energy < _HIGHEST
+        site = np.full(self._shape, -1)
+        site[visited] = np.arange(visited.sum())
+        height, root = energy[visited], np.sqrt(stationary[visited.ravel()])
+        diagonal = np.zeros(len(height))
+        rows, columns, values = [np.arange(len(height))], [np.arange(len(height))], [diagonal]
+        for axis, (low, high) in enumerate(self.box):
+            pairs = [np.take(site, np.arange(self.n_cells - 1) + step, axis).ravel() for step in (0, 1)]
+            i, j = np.stack(pairs)[:, (pairs[0] >= 0) & (pairs[1] >= 0)]
+            hop = self.temperature * (self.n_cells / (high - low)) ** 2
+            rows, columns, values = [*rows, i, j], [*columns, j, i], [*values, *np.full((2, len(i)), -hop)]
+            # the rate from i to j is hop exp((energy_i - energy_j) / 2); symmetrised, it is hop in both directions
+            for a, b in ((i, j), (j, i)):
+                diagonal += np.bincount(a, hop * np.exp(0.5 * (height[a] - height[b])), minlength=len(height))
+        matrix = coo_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))).tocsc()
+        shift = 1e-6
+        inverse = splu(
+            matrix + shift * eye_array(len(height), format="csc"),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+        operator = LinearOperator(matrix.shape, matvec=inverse.solve, dtype=np.float64)
+        # threads slow these short vectors down many times on a busy machine
+        with threadpool_limits(1):
+            rates, vectors = eigsh(matrix, k=_N_SLOW + 1, sigma=-shift, v0=root, OPinv=operator)
+        order = np.argsort(rates)[1:]
+        functions = _oriented(vectors[:, order] / root[:, None])
+        nearest = distance_transform_edt(~visited, return_distances=False, return_indices=True)
+        everywhere = functions[site[tuple(nearest)].ravel()]
+        return _Spectrum(np.exp(-rates[order] * self.frame_time), everywhere, stationary)
+
+
 def square_root_model() -> HiddenChain:
     """Two states that alternate along a parabola: the first toy of the time-lagged autoencoder paper.
 
@@ -394,7 +628,82 @@ def beltway() -> Lattice:
     return Lattice(axis, energy)
 
 
+def double_well(temperature: float = 1.0) -> Diffusion:
+    """The double well (x² - 1)².
+
+    Parameters
+    ----------
+    temperature : float
+        0.25 makes the crossing 25 times slower.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not in 0.1 to 2, where grid and time step are right.
+
+    Examples
+    --------
+    >>> system = double_well()
+    >>> (system.timescales(1) * system.frame_time).round(3)
+    array([1.336])
+    """
+    if not 0.1 <= temperature <= 2.0:
+        raise ValueError(f"temperature must be 0.1 to 2, got {temperature}")
+    return Diffusion(_double_well, _double_well_gradient, temperature, ((-3.0, 3.0),), 2000, 1e-3, 100)
+
+
+def asymmetric_double_well() -> Diffusion:
+    """The double well (x² - 1)² + 0.3 x at temperature 0.25."""
+    return Diffusion(
+        lambda x: _double_well(x) + 0.3 * x[..., 0], _asymmetric_gradient, 0.25, ((-2.5, 2.5),), 2000, 1e-3, 100
+    )
+
+
+def prinz_potential() -> Diffusion:
+    """Four wells on a line, at temperature 1.
+
+    Examples
+    --------
+    >>> prinz_potential().timescales().round(1)
+    array([166.8,  25.4,  13. ])
+
+    References
+    ----------
+    Prinz et al., J. Chem. Phys. 134, 174105 (2011).
+    """
+    return Diffusion(_prinz, _prinz_gradient, 1.0, ((-1.4, 1.4),), 2000, 1e-4, 50)
+
+
+def triple_well() -> Diffusion:
+    """Two deep wells and a shallow one in the plane; noise strength 1.09.
+
+    References
+    ----------
+    Schütte and Sarich, Metastability and Markov State Models in Molecular Dynamics, Courant Lecture Notes 24 (2013).
+    """
+    return Diffusion(_triple, _triple_gradient, 0.5 * 1.09**2, ((-2.6, 2.6), (-2.3, 3.0)), 200, 1e-3, 100)
+
+
+def quadruple_well() -> Diffusion:
+    """Four equal wells in the plane, (x² - 1)² + (y² - 1)²; noise strength 0.7.
+
+    The two slowest motions are equally slow: only the space of their two functions is defined.
+    """
+    return Diffusion(_quadruple, _quadruple_gradient, 0.5 * 0.7**2, ((-1.9, 1.9), (-1.9, 1.9)), 200, 1e-3, 100)
+
+
+def mueller_brown() -> Diffusion:
+    """The Müller-Brown potential times 0.15, at temperature 1.
+
+    References
+    ----------
+    Müller and Brown, Theor. Chim. Acta 53, 75 (1979).
+    """
+    return Diffusion(_mueller, _mueller_gradient, 1.0, ((-1.8, 1.3), (-0.6, 2.3)), 200, 2e-4, 500)
+
+
 _N_SLOW = 8
+_HIGHEST = 30.0  # kT
 
 
 class _Spectrum(NamedTuple):
@@ -465,3 +774,127 @@ def _steps(first: int, uniform: Array, targets: Array, cumulative: Array) -> Arr
             move += 1
         states[n + 1] = targets[state, move]
     return states
+
+
+@numba.njit
+def _langevin(
+    random: np.random.Generator,
+    gradient: Callable[[Array, Array], None],
+    start: Array,
+    temperature: float,
+    timestep: float,
+    n_frames: int,
+    interval: int,
+) -> Array:
+    n = len(start)
+    frames = np.empty((n_frames, n))
+    x, slope = start.copy(), np.empty(n)
+    noise = random.standard_normal(n)
+    scale = np.sqrt(0.5 * temperature * timestep)
+    frames[0] = x
+    for frame in range(1, n_frames):
+        for _ in range(interval):
+            gradient(x, slope)
+            for i in range(n):
+                next_noise = random.standard_normal()
+                x[i] += scale * (noise[i] + next_noise) - timestep * slope[i]
+                noise[i] = next_noise
+        frames[frame] = x
+    return frames
+
+
+def _double_well(x: Array) -> Array:
+    energy: Array = (x[..., 0] ** 2 - 1.0) ** 2
+    return energy
+
+
+@numba.njit
+def _double_well_gradient(x: Array, slope: Array) -> None:
+    slope[0] = 4.0 * x[0] * (x[0] ** 2 - 1.0)
+
+
+@numba.njit
+def _asymmetric_gradient(x: Array, slope: Array) -> None:
+    slope[0] = 4.0 * x[0] * (x[0] ** 2 - 1.0) + 0.3
+
+
+def _quadruple(x: Array) -> Array:
+    return _double_well(x) + _double_well(x[..., 1:])
+
+
+@numba.njit
+def _quadruple_gradient(x: Array, slope: Array) -> None:
+    for i in range(2):
+        slope[i] = 4.0 * x[i] * (x[i] ** 2 - 1.0)
+
+
+def _prinz(x: Array) -> Array:
+    q = x[..., 0]
+    energy: Array = 4.0 * (
+        q**8 + 0.8 * np.exp(-80.0 * q**2) + 0.2 * np.exp(-80.0 * (q - 0.5) ** 2) + 0.5 * np.exp(-40.0 * (q + 0.5) ** 2)
+    )
+    return energy
+
+
+@numba.njit
+def _prinz_gradient(x: Array, slope: Array) -> None:
+    q = x[0]
+    slope[0] = 4.0 * (
+        8.0 * q**7
+        - 128.0 * q * np.exp(-80.0 * q**2)
+        - 32.0 * (q - 0.5) * np.exp(-80.0 * (q - 0.5) ** 2)
+        - 40.0 * (q + 0.5) * np.exp(-40.0 * (q + 0.5) ** 2)
+    )
+
+
+# height, x and y of the four Gaussians of width 1
+_TRIPLE = np.array([(3.0, 0.0, 1.0 / 3.0), (-3.0, 0.0, 5.0 / 3.0), (-5.0, 1.0, 0.0), (-5.0, -1.0, 0.0)])
+
+
+def _triple(x: Array) -> Array:
+    energy: Array = 0.2 * x[..., 0] ** 4 + 0.2 * (x[..., 1] - 1.0 / 3.0) ** 4
+    for height, centre_x, centre_y in _TRIPLE:
+        energy = energy + height * np.exp(-((x[..., 0] - centre_x) ** 2) - (x[..., 1] - centre_y) ** 2)
+    return energy
+
+
+@numba.njit
+def _triple_gradient(x: Array, slope: Array) -> None:
+    slope[0] = 0.8 * x[0] ** 3
+    slope[1] = 0.8 * (x[1] - 1.0 / 3.0) ** 3
+    for n in range(4):
+        dx, dy = x[0] - _TRIPLE[n, 1], x[1] - _TRIPLE[n, 2]
+        value = -2.0 * _TRIPLE[n, 0] * np.exp(-dx * dx - dy * dy)
+        slope[0] += value * dx
+        slope[1] += value * dy
+
+
+# A, a, b, c, x and y of the four terms A exp(a dx² + b dx dy + c dy²)
+_MUELLER = np.array(
+    [
+        (-200.0, -1.0, 0.0, -10.0, 1.0, 0.0),
+        (-100.0, -1.0, 0.0, -10.0, 0.0, 0.5),
+        (-170.0, -6.5, 11.0, -6.5, -0.5, 1.5),
+        (15.0, 0.7, 0.6, 0.7, -1.0, 1.0),
+    ]
+)
+_MUELLER_SCALE = 0.15
+
+
+def _mueller(x: Array) -> Array:
+    energy = np.zeros(x.shape[:-1])
+    for height, a, b, c, centre_x, centre_y in _MUELLER:
+        dx, dy = x[..., 0] - centre_x, x[..., 1] - centre_y
+        energy += height * np.exp(a * dx**2 + b * dx * dy + c * dy**2)
+    return _MUELLER_SCALE * energy
+
+
+@numba.njit
+def _mueller_gradient(x: Array, slope: Array) -> None:
+    slope[:] = 0.0
+    for n in range(4):
+        height, a, b, c = _MUELLER[n, 0], _MUELLER[n, 1], _MUELLER[n, 2], _MUELLER[n, 3]
+        dx, dy = x[0] - _MUELLER[n, 4], x[1] - _MUELLER[n, 5]
+        value = _MUELLER_SCALE * height * np.exp(a * dx * dx + b * dx * dy + c * dy * dy)
+        slope[0] += value * (2.0 * a * dx + b * dy)
+        slope[1] += value * (b * dx + 2.0 * c * dy)
