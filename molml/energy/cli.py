@@ -154,9 +154,10 @@ def run_fit(arguments: argparse.Namespace) -> int:
     from molml.energy.metrics import evaluate
     from molml.energy.report import write_report
     from molml.training.directory import run_directory
+    from molml.training.threads import limit_threads
 
     _check_fit(arguments)
-    _set_threads(arguments.threads)
+    limit_threads(arguments.threads)
     sets, sources = _read_sets(arguments)
     settings: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("model", "members", "minutes", "epochs", "seed", "resume")
@@ -257,8 +258,9 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     from molml.energy.metrics import evaluate
     from molml.energy.report import write_report
     from molml.training.directory import run_directory
+    from molml.training.threads import limit_threads
 
-    _set_threads(arguments.threads)
+    limit_threads(arguments.threads)
     files = ("metrics.json", "report.html", *FIGURES)
     if arguments.output and not arguments.overwrite:
         there = [name for name in files[:2] if (Path(arguments.output) / name).exists()]
@@ -318,8 +320,9 @@ def run_info(arguments: argparse.Namespace) -> int:
 def run_md(arguments: argparse.Namespace) -> int:
     """Run molecular dynamics and print how it goes."""
     from molml.energy.dynamics import run_dynamics
+    from molml.training.threads import limit_threads
 
-    _set_threads(arguments.threads)
+    limit_threads(arguments.threads)
     potential = _load(arguments.model)
     atoms = _read_structure(arguments.structure, arguments.index)
     atoms.calc = potential.calculator(on_extrapolation=arguments.on_extrapolation)
@@ -378,19 +381,6 @@ def _check_fit(arguments: argparse.Namespace) -> None:
         raise ValueError(f"--cutoff must be a positive length in Å, got {arguments.cutoff:g}; 5 to 6 suits most")
     if arguments.seed < 0:
         raise ValueError(f"--seed must be zero or positive, got {arguments.seed}")
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(threads)
-    # numpy's and scipy's linear algebra
-    threadpool_limits(threads)
 
 
 def _read(path: str, arguments: argparse.Namespace) -> StructureDataset:
