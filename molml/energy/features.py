@@ -7,7 +7,8 @@ Every function of an atom's surroundings is built from a few moments,
 one sum over neighbours each. A radial function is the l = 0 moment itself; a sum over pairs of neighbours of a
 polynomial in their angle is a sum of products of two moments (addition theorem); products of three moments see four
 atoms at a time. The cost is linear in the number of neighbours whatever the body order. Only G4, which needs the
-distance between the two neighbours, and G5 with a fractional zeta have to visit every pair of neighbours.
+distance between the two neighbours, G5 with a fractional zeta and compact functions of the angle have to visit every
+pair of neighbours.
 
 :mod:`molml.energy.kernels` holds the fast implementation of the same definition.
 """
@@ -23,10 +24,10 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
+from molml.energy.cutoffs import CUTOFF_FUNCTIONS, SHAPES, compact_values, cutoff_values
 from molml.energy.data import Structures, pair_vectors
 from molml.energy.harmonics import coupling, n_harmonics, normalisation, real_harmonics
 
-CUTOFF_FUNCTIONS = ("cosine", "tanh", "polynomial")
 ANY = "*"
 """Neighbour of any element, weighted by its atomic number (Gastegger et al., J. Chem. Phys. 148, 241709 (2018))."""
 
@@ -34,12 +35,19 @@ ANY = "*"
 class G1(NamedTuple):
     """Sum of the cutoff function over the neighbours of one element.
 
+    Attributes
+    ----------
+    neighbour : str
+    cutoff : float, Å, or None
+        A cutoff radius of its own, up to that of the set; None for that of the set. The same in G2 to G5.
+
     References
     ----------
     Behler, J. Chem. Phys. 134, 074106 (2011), eq. 5.
     """
 
     neighbour: str
+    cutoff: float | None = None
 
 
 class G2(NamedTuple):
@@ -50,6 +58,7 @@ class G2(NamedTuple):
     neighbour : str
     eta : float, Å⁻²
     r_s : float, Å
+    cutoff : float, Å, or None
 
     References
     ----------
@@ -59,6 +68,7 @@ class G2(NamedTuple):
     neighbour: str
     eta: float
     r_s: float = 0.0
+    cutoff: float | None = None
 
 
 class G3(NamedTuple):
@@ -68,6 +78,7 @@ class G3(NamedTuple):
     ----------
     neighbour : str
     kappa : float, Å⁻¹
+    cutoff : float, Å, or None
 
     References
     ----------
@@ -76,6 +87,7 @@ class G3(NamedTuple):
 
     neighbour: str
     kappa: float
+    cutoff: float | None = None
 
 
 class G4(NamedTuple):
@@ -94,6 +106,7 @@ class G4(NamedTuple):
         1 or -1.
     r_s : float, Å
         0 in Behler's paper.
+    cutoff : float, Å, or None
 
     References
     ----------
@@ -105,6 +118,7 @@ class G4(NamedTuple):
     zeta: float
     lambda_: float
     r_s: float = 0.0
+    cutoff: float | None = None
 
 
 class G5(NamedTuple):
@@ -124,6 +138,69 @@ class G5(NamedTuple):
     zeta: float
     lambda_: float
     r_s: float = 0.0
+    cutoff: float | None = None
+
+
+class Compact(NamedTuple):
+    """Bump between two distances, without exponentials and without a cutoff function: a sum over neighbours.
+
+    1 in the middle between ``low`` and ``high``, 0 from there on. RuNNer and n2p2 call it type 20, for neighbours of
+    any element type 23.
+
+    Attributes
+    ----------
+    neighbour : str
+    low, high : float, Å
+        ``low`` may be negative: -``high`` puts the top at the atom itself. ``high`` at most the cutoff of the set.
+    shape : str
+        Form of the two flanks: polynomial, polynomial_3, polynomial_7, polynomial_9 or exponential, formulas in
+        :func:`molml.energy.cutoffs.cutoff_values`.
+    asymmetric : bool
+        Narrower top, see :func:`molml.energy.cutoffs.compact_values`.
+
+    References
+    ----------
+    Bircher, Singraber, Dellago, Mach. Learn.: Sci. Technol. 2, 035026 (2021).
+    """
+
+    neighbour: str
+    low: float
+    high: float
+    shape: str = "polynomial"
+    asymmetric: bool = False
+
+
+class CompactAngle(NamedTuple):
+    """Bump between two angles times bumps between two distances; every pair of neighbours counts once.
+
+    RuNNer and n2p2 call the wide form type 22, the narrow one type 21, for neighbours of any element types 25 and 24.
+
+    Attributes
+    ----------
+    neighbours : tuple of two str
+    low, high : float, Å
+        Of the distances, as in :class:`Compact`.
+    angle_low, angle_high : float, degrees
+        A bump that reaches below 0 must have its middle at 0, one that reaches beyond 180 at 180: others have a kink.
+    shape : str
+    asymmetric : bool
+        Of the distances alone.
+    narrow : bool
+        Whether the distance between the two neighbours counts as well.
+
+    References
+    ----------
+    Bircher, Singraber, Dellago, Mach. Learn.: Sci. Technol. 2, 035026 (2021).
+    """
+
+    neighbours: tuple[str, str]
+    low: float
+    high: float
+    angle_low: float
+    angle_high: float
+    shape: str = "polynomial"
+    asymmetric: bool = False
+    narrow: bool = False
 
 
 class ThreeBody(NamedTuple):
@@ -167,13 +244,15 @@ class FourBody(NamedTuple):
     degrees: tuple[int, int, int]
 
 
-Function = G1 | G2 | G3 | G4 | G5 | ThreeBody | FourBody
-_KINDS: dict[str, Callable[..., Function]] = {kind.__name__: kind for kind in (G1, G2, G3, G4, G5, ThreeBody, FourBody)}
+Function = G1 | G2 | G3 | G4 | G5 | Compact | CompactAngle | ThreeBody | FourBody
+_KINDS: dict[str, Callable[..., Function]] = {
+    kind.__name__: kind for kind in (G1, G2, G3, G4, G5, Compact, CompactAngle, ThreeBody, FourBody)
+}
 _MAX_DEGREE = 12
 _MAX_MOMENT_ZETA = 8  # beyond it the pair loop is no slower and loses no digits to cancellation
 
 # radial forms, as the kernels number them
-GAUSSIAN, COSINE, PRODUCT = 0, 1, 2
+GAUSSIAN, COSINE, PRODUCT, COMPACT = 0, 1, 2, 3
 
 
 class Basis(NamedTuple):
@@ -183,12 +262,15 @@ class Basis(NamedTuple):
     for every tensor slot.
     """
 
-    cutoff: float  # Å
+    cutoff: float  # Å, beyond it nothing counts
     cutoff_function: int  # index into CUTOFF_FUNCTIONS
+    inner: float  # inner radius of the cutoff function over the outer one
     degree: int  # highest l of any slot
     normalisation: np.ndarray  # (degree + 1, degree + 1), of the harmonics
-    radial_form: np.ndarray  # (n_radials,) GAUSSIAN, COSINE or PRODUCT (of two earlier ones)
-    radial_parameters: np.ndarray  # (n_radials, 2)
+    radii: np.ndarray  # (n_radii,) Å, cutoff radii of the radial functions
+    radial_radius: np.ndarray  # (n_radials,) index into them; of no meaning for PRODUCT and COMPACT
+    radial_form: np.ndarray  # (n_radials,) GAUSSIAN, COSINE, PRODUCT (of two earlier ones) or COMPACT
+    radial_parameters: np.ndarray  # (n_radials, 4): eta, r_s; kappa; the two factors; low, high, shape, asymmetric
     scalar_radial: np.ndarray  # (n_scalars,)
     scalar_weight: np.ndarray  # (n_scalars, n_elements)
     tensor_radial: np.ndarray  # (n_tensors,)
@@ -215,6 +297,8 @@ class CentreTables(NamedTuple):
 
     invariants: Invariants
     triple: np.ndarray  # (n_triple, 7): elements a and b (-1: any), eta, zeta, lambda, r_s, 1 if the third side counts
+    triple_radius: np.ndarray  # (n_triple,) Å, ascending: their cutoff radii
+    compact: np.ndarray  # (n_compact, 9): a, b, low, high, angles in radians, shape, asymmetric, third side
     combination: np.ndarray | None  # (n_functions, n_invariants), None for the identity
 
     @property
@@ -225,7 +309,7 @@ class CentreTables(NamedTuple):
     @property
     def n_invariants(self) -> int:
         """Invariants of both kinds."""
-        return self.n_moment_invariants + len(self.triple)
+        return self.n_moment_invariants + len(self.triple) + len(self.compact)
 
     @property
     def n_functions(self) -> int:
@@ -240,36 +324,6 @@ class Tables(NamedTuple):
     centres: tuple[CentreTables, ...]  # one per element
 
 
-def cutoff_values(distances: Tensor, cutoff: float, kind: int) -> Tensor:
-    """Cutoff function: 1 at 0, and 0 with zero slope from ``cutoff`` on.
-
-    Parameters
-    ----------
-    distances : Tensor, shape (n,), Å
-    cutoff : float, Å
-    kind : int
-        Index into :data:`CUTOFF_FUNCTIONS`. With x = r / r_c: 0 is ½ [1 + cos(π x)]; 1 is tanh³(1 - x), scaled to 1 at
-        zero; 2 is the polynomial 1 - 10 x³ + 15 x⁴ - 6 x⁵, whose second derivative vanishes at both ends as well.
-
-    Returns
-    -------
-    Tensor, shape (n,)
-
-    References
-    ----------
-    Behler, J. Chem. Phys. 134, 074106 (2011), eq. 4 (cosine); Behler, Phys. Chem. Chem. Phys. 13, 17930 (2011) (tanh³);
-    Singraber, Behler, Dellago, J. Chem. Theory Comput. 15, 1827 (2019) (polynomials).
-    """
-    x = distances / cutoff
-    if kind == 0:
-        value = 0.5 * (1.0 + torch.cos(math.pi * x))
-    elif kind == 1:
-        value = torch.tanh(1.0 - x) ** 3 / math.tanh(1.0) ** 3
-    else:
-        value = 1.0 + x**3 * (-10.0 + x * (15.0 - 6.0 * x))
-    return torch.where(x < 1.0, value, torch.zeros_like(value))
-
-
 class SymmetryFunctions:
     """A set of symmetry functions for every central element; callable on a batch.
 
@@ -278,7 +332,10 @@ class SymmetryFunctions:
     functions : mapping from chemical symbol to a sequence of functions
         One entry per central element. Neighbours are named by symbol or ``"*"`` (any, weighted by atomic number).
     cutoff : float, Å
-    cutoff_function : {"cosine", "tanh", "polynomial"}
+    cutoff_function : str
+        One of :data:`molml.energy.cutoffs.CUTOFF_FUNCTIONS`, formulas in :func:`molml.energy.cutoffs.cutoff_values`.
+    inner_cutoff : float
+        Up to this fraction of a cutoff radius the cutoff function is 1.
 
     Raises
     ------
@@ -300,12 +357,21 @@ class SymmetryFunctions:
     """
 
     def __init__(
-        self, functions: Mapping[str, Sequence[Function]], *, cutoff: float, cutoff_function: str = "polynomial"
+        self,
+        functions: Mapping[str, Sequence[Function]],
+        *,
+        cutoff: float,
+        cutoff_function: str = "polynomial",
+        inner_cutoff: float = 0.0,
     ) -> None:
         if not (isinstance(cutoff, int | float) and math.isfinite(cutoff) and cutoff > 0):
             raise ValueError(f"cutoff must be a positive distance in Å, got {cutoff!r}")
         if cutoff_function not in CUTOFF_FUNCTIONS:
             raise ValueError(f"cutoff_function must be one of {', '.join(CUTOFF_FUNCTIONS)}, got {cutoff_function!r}")
+        if not (isinstance(inner_cutoff, int | float) and 0 <= inner_cutoff < 1):
+            raise ValueError(f"inner_cutoff must be a fraction of the cutoff from 0 to below 1, got {inner_cutoff!r}")
+        if inner_cutoff and cutoff_function in ("hard", "tanh", "tanh_unscaled"):
+            raise ValueError(f"inner_cutoff has no meaning for cutoff_function={cutoff_function!r}; leave it at 0")
         if not functions:
             raise ValueError("functions must name at least one central element, got none")
         for symbol in functions:
@@ -313,22 +379,25 @@ class SymmetryFunctions:
         self.elements = sorted(atomic_numbers[symbol] for symbol in functions)
         self.cutoff = float(cutoff)
         self.cutoff_function = cutoff_function
+        self.inner_cutoff = float(inner_cutoff)
         self.functions: dict[str, tuple[Function, ...]] = {
             chemical_symbols[z]: tuple(functions[chemical_symbols[z]]) for z in self.elements
         }
         for symbol, chosen in self.functions.items():
             for function in chosen:
-                _check_function(function, symbol, set(self.functions))
+                _check_function(function, symbol, set(self.functions), self.cutoff)
         self.tables = _compile(self)
 
     @property
     def config(self) -> dict:
         """JSON-able description; ``SymmetryFunctions.from_config`` rebuilds the same functions from it."""
+        inner = {"inner_cutoff": self.inner_cutoff} if self.inner_cutoff else {}
         return {
             "cutoff": self.cutoff,
             "cutoff_function": self.cutoff_function,
+            **inner,
             "functions": {
-                symbol: [[type(function).__name__, *function] for function in chosen]
+                symbol: [[type(function).__name__, *_given(function)] for function in chosen]
                 for symbol, chosen in self.functions.items()
             },
         }
@@ -340,7 +409,12 @@ class SymmetryFunctions:
             symbol: [_KINDS[name](*(_tuples(value) for value in values)) for name, *values in chosen]
             for symbol, chosen in config["functions"].items()
         }
-        return cls(functions, cutoff=config["cutoff"], cutoff_function=config["cutoff_function"])
+        return cls(
+            functions,
+            cutoff=config["cutoff"],
+            cutoff_function=config["cutoff_function"],
+            inner_cutoff=config.get("inner_cutoff", 0.0),
+        )
 
     def names(self, element: str) -> list[str]:
         """One name per column of the features of ``element``."""
@@ -394,15 +468,19 @@ def reference_features(functions: SymmetryFunctions, batch: Structures, vectors:
     neighbour = species[batch.second]
     # r = 0 never occurs (the border refuses overlapping atoms), so the plain norm is differentiable
     distances = vectors.norm(dim=-1)
-    fc = cutoff_values(distances, basis.cutoff, basis.cutoff_function)
+    fc = [cutoff_values(distances, radius, basis.cutoff_function, basis.inner) for radius in basis.radii.tolist()]
     radial: list[Tensor] = []
-    for form, (a, b) in zip(basis.radial_form.tolist(), basis.radial_parameters.tolist(), strict=True):
+    for form, radius, (a, b, kind, asymmetric) in zip(
+        basis.radial_form.tolist(), basis.radial_radius.tolist(), basis.radial_parameters.tolist(), strict=True
+    ):
         if form == GAUSSIAN:
-            radial.append(torch.exp(-a * (distances - b) ** 2) * fc)
+            radial.append(torch.exp(-a * (distances - b) ** 2) * fc[radius])
         elif form == COSINE:
-            radial.append(torch.cos(a * distances) * fc)
-        else:
+            radial.append(torch.cos(a * distances) * fc[radius])
+        elif form == PRODUCT:
             radial.append(radial[int(a)] * radial[int(b)])
+        else:
+            radial.append(compact_values(distances, a, b, int(kind), bool(asymmetric)))
     shells = torch.stack(radial, dim=-1) if radial else distances.new_zeros(len(distances), 0)
     n_atoms = len(batch.numbers)
 
@@ -421,8 +499,8 @@ def reference_features(functions: SymmetryFunctions, batch: Structures, vectors:
     for index, (number, centre) in enumerate(zip(functions.elements, centres, strict=True)):
         atoms = torch.nonzero(species == index).flatten()
         columns = _products(moments[atoms], centre.invariants)
-        if len(centre.triple):
-            columns.append(_triples(functions, batch, vectors, distances, fc, neighbour, centre.triple)[atoms])
+        if len(centre.triple) or len(centre.compact):
+            columns.append(_triples(functions, batch, vectors, distances, neighbour, centre)[atoms])
         invariants = torch.cat(columns, dim=1)
         features[number] = invariants if centre.combination is None else invariants @ tensor(centre.combination).T
     return features
@@ -446,36 +524,42 @@ def _triples(
     batch: Structures,
     vectors: Tensor,
     distances: Tensor,
-    fc: Tensor,
     neighbour: Tensor,
-    table: np.ndarray,
+    centre: CentreTables,
 ) -> Tensor:
-    """Angular functions that need every pair (j, k) of neighbours, for all atoms, shape (n_atoms, n_triple)."""
-    n_atoms = len(batch.numbers)
+    """Angular functions that need every pair (j, k) of neighbours, for all atoms."""
+    n_atoms, basis = len(batch.numbers), functions.tables.basis
     j, k = neighbour_pairs_of_atoms(batch.first, n_atoms)
     cosine = (vectors[j] * vectors[k]).sum(-1) / (distances[j] * distances[k])
     side = vectors[k] - vectors[j]
     squared = (side**2).sum(-1)
     # j and k may be two images at the same place only if atoms overlap, which the border refuses
     third = squared.sqrt()
-    fc_third = cutoff_values(third, functions.cutoff, functions.tables.basis.cutoff_function)
+    sides = distances[j], distances[k], third
     z = torch.as_tensor(functions.elements, device=vectors.device, dtype=vectors.dtype)
+    e, f = neighbour[j], neighbour[k]
+
+    def column(a: float, b: float, value: Tensor) -> Tensor:
+        weight = z[e] * z[f] if a < 0 else (((e == a) & (f == b)) | ((e == b) & (f == a))).to(vectors.dtype)
+        return vectors.new_zeros(n_atoms).index_add(0, batch.first[j], weight * value)
+
     columns = []
-    for a, b, eta, zeta, lambda_, r_s, narrow in table.tolist():
-        if a < 0:
-            weight = z[neighbour[j]] * z[neighbour[k]]
-        else:
-            e, f = neighbour[j], neighbour[k]
-            weight = (((e == a) & (f == b)) | ((e == b) & (f == a))).to(vectors.dtype)
-        exponent = (distances[j] - r_s) ** 2 + (distances[k] - r_s) ** 2
-        value = fc[j] * fc[k]
-        if narrow:
-            exponent = exponent + (third - r_s) ** 2
-            value = value * fc_third
+    for radius, row in zip(centre.triple_radius.tolist(), centre.triple.tolist(), strict=True):
+        a, b, eta, zeta, lambda_, r_s, narrow = row
         # rounding may leave 1 + λ cos θ a hair below zero for a straight angle
-        base = (1.0 + lambda_ * cosine).clamp(min=0.0)
-        value = value * 2.0 ** (1.0 - zeta) * base**zeta * torch.exp(-eta * exponent)
-        columns.append(vectors.new_zeros(n_atoms).index_add(0, batch.first[j], weight * value))
+        value = 2.0 ** (1.0 - zeta) * (1.0 + lambda_ * cosine).clamp(min=0.0) ** zeta
+        for r in sides[: 3 if narrow else 2]:
+            value = value * torch.exp(-eta * (r - r_s) ** 2)
+            value = value * cutoff_values(r, radius, basis.cutoff_function, basis.inner)
+        columns.append(column(a, b, value))
+    # the angle has no derivative where the three atoms are in line; the bump is flat there, so none is needed
+    bent = cosine.abs() < 1.0
+    angle = torch.where(bent, torch.acos(torch.where(bent, cosine, 0.0)), torch.where(cosine > 0.0, 0.0, math.pi))
+    for a, b, low, high, angle_low, angle_high, kind, asymmetric, narrow in centre.compact.tolist():
+        value = compact_values(angle, angle_low, angle_high, int(kind))
+        for r in sides[: 3 if narrow else 2]:
+            value = value * compact_values(r, low, high, int(kind), bool(asymmetric))
+        columns.append(column(a, b, value))
     return torch.stack(columns, dim=-1)
 
 
@@ -517,11 +601,14 @@ def _check_symbol(symbol: str) -> None:
         raise ValueError(f"an element must be a chemical symbol, got {symbol!r}; write e.g. 'Si'")
 
 
-def _check_function(function: Function, centre: str, symbols: set[str]) -> None:
+def _check_function(function: Function, centre: str, symbols: set[str], largest: float) -> None:
     if type(function) not in _KINDS.values():
         raise TypeError(f"functions of {centre} must be {', '.join(_KINDS)}, got {type(function).__name__}")
-    n_neighbours = 1 if isinstance(function, G1 | G2 | G3) else 3 if isinstance(function, FourBody) else 2
-    neighbours: Sequence[str] = (function.neighbour,) if isinstance(function, G1 | G2 | G3) else function.neighbours
+    neighbours: Sequence[str]
+    if isinstance(function, G1 | G2 | G3 | Compact):
+        n_neighbours, neighbours = 1, (function.neighbour,)
+    else:
+        n_neighbours, neighbours = 3 if isinstance(function, FourBody) else 2, function.neighbours
     name = f"{_name(function)} of {centre}"
     for neighbour in neighbours:
         if neighbour != ANY and neighbour not in symbols:
@@ -534,9 +621,15 @@ def _check_function(function: Function, centre: str, symbols: set[str]) -> None:
     lengths |= {len(function.degrees)} if isinstance(function, FourBody) else set()
     if lengths != {n_neighbours}:
         raise ValueError(f"{name}: neighbours, radials and degrees must number {n_neighbours} each")
-    numbers = list(_flat(function[1:]))
+    fields = {field: value for field, value in function._asdict().items() if field not in ("shape", "cutoff")}
+    numbers = list(_flat(list(fields.values())[1:]))
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
         raise ValueError(f"{name}: parameters must be finite Python numbers, got {numbers}")
+    if isinstance(function, Compact | CompactAngle):
+        _check_compact(function, name, largest)
+    own = None if isinstance(function, Compact | CompactAngle | ThreeBody | FourBody) else function.cutoff
+    if own is not None and not (isinstance(own, int | float) and 0 < own <= largest):
+        raise ValueError(f"{name}: cutoff must be None or a distance up to that of the set, {largest:g} Å")
     etas = [function.eta] if isinstance(function, G2 | G4 | G5) else []
     if isinstance(function, ThreeBody | FourBody):
         etas = [eta for eta, _ in function.radials]
@@ -547,13 +640,38 @@ def _check_function(function: Function, centre: str, symbols: set[str]) -> None:
             coupling(*function.degrees)
     if any(eta < 0 for eta in etas):
         raise ValueError(f"{name}: eta must not be negative (Å⁻²)")
+    if isinstance(function, G4 | G5 | CompactAngle) and ANY in neighbours and set(neighbours) != {ANY}:
+        raise ValueError(f"{name}: '{ANY}' must stand for both neighbours or for none")
     if isinstance(function, G4 | G5):
-        if ANY in neighbours and set(neighbours) != {ANY}:
-            raise ValueError(f"{name}: '{ANY}' must stand for both neighbours or for none")
         if function.zeta < 1:
             raise ValueError(f"{name}: zeta must be at least 1")
         if function.lambda_ not in (1, -1):
             raise ValueError(f"{name}: lambda_ must be 1 or -1")
+
+
+def _check_compact(function: Compact | CompactAngle, name: str, largest: float) -> None:
+    if function.shape not in SHAPES:
+        raise ValueError(f"{name}: shape must be one of {', '.join(SHAPES)}, got {function.shape!r}")
+    if not (function.low < function.high and 0 < function.high <= largest):
+        raise ValueError(f"{name}: high must lie above low and 0 and not beyond the cutoff of the set, {largest:g} Å")
+    if isinstance(function, Compact):
+        return
+    low, high = function.angle_low, function.angle_high
+    middle = 0.5 * (low + high)
+    if not low < high <= low + 360 or (low < 0 and middle != 0) or (high > 180 and middle != 180):
+        raise ValueError(
+            f"{name}: angles must ascend between 0 and 180 degrees, or be centred at 0 or at 180; others have a kink"
+        )
+
+
+def _given(function: Function) -> Sequence[object]:
+    """The fields without those at the end that are left at their defaults."""
+    defaults, values = function._field_defaults, list(function)
+    for field in reversed(function._fields):
+        if field not in defaults or field == "r_s" or defaults[field] != values[-1]:
+            break
+        values.pop()
+    return values
 
 
 def _flat(value: object) -> Iterable[object]:
@@ -566,8 +684,9 @@ def _flat(value: object) -> Iterable[object]:
 
 def _name(function: Function) -> str:
     first, *rest = function._fields
-    if isinstance(function, G2 | G4 | G5) and function.r_s == 0.0:
-        rest.remove("r_s")
+    for field in ("r_s", "cutoff", "asymmetric", "narrow"):
+        if field in rest and not getattr(function, field):
+            rest.remove(field)
     parts = [_text(getattr(function, first)), *(f"{field}={_text(getattr(function, field))}" for field in rest)]
     return f"{type(function).__name__}({', '.join(parts)})"
 
@@ -584,15 +703,16 @@ def _text(value: object) -> str:
 class _Builder:
     """Collects radial functions and moments without repeats while the functions are translated."""
 
-    def __init__(self, elements: Sequence[int]) -> None:
-        self.elements = list(elements)
-        self.radials: dict[tuple[int, float, float], int] = {}
+    def __init__(self, elements: Sequence[int], cutoff: float) -> None:
+        self.elements, self.cutoff = list(elements), cutoff
+        self.radials: dict[tuple[int, float, tuple[float, ...]], int] = {}  # form, cutoff radius, parameters
         self.scalars: dict[tuple[int, tuple[float, ...]], int] = {}
         self.tensors: dict[tuple[int, tuple[float, ...]], int] = {}
         self.degree = 0
 
-    def radial(self, form: int, a: float, b: float = 0.0) -> int:
-        return self.radials.setdefault((form, float(a), float(b)), len(self.radials))
+    def radial(self, form: int, *parameters: float, cutoff: float | None = None) -> int:
+        numbers = (*(float(x) for x in parameters), 0.0, 0.0, 0.0)[:4]
+        return self.radials.setdefault((form, float(cutoff or self.cutoff), numbers), len(self.radials))
 
     def weights(self, neighbour: str) -> tuple[float, ...]:
         if neighbour == ANY:
@@ -608,7 +728,7 @@ class _Builder:
 
 
 def _compile(functions: SymmetryFunctions) -> Tables:
-    builder = _Builder(functions.elements)
+    builder = _Builder(functions.elements, functions.cutoff)
     drafts = [_Draft() for _ in functions.elements]
     for draft, chosen in zip(drafts, functions.functions.values(), strict=True):
         for function in chosen:
@@ -625,13 +745,17 @@ def _compile(functions: SymmetryFunctions) -> Tables:
         return np.array(list(values), dtype=dtype).reshape(shape)
 
     n_elements = len(functions.elements)
+    radii = sorted({radius for form, radius, _ in builder.radials if form in (GAUSSIAN, COSINE)})
     basis = Basis(
         cutoff=functions.cutoff,
         cutoff_function=CUTOFF_FUNCTIONS.index(functions.cutoff_function),
+        inner=functions.inner_cutoff,
         degree=builder.degree,
         normalisation=normalisation(builder.degree),
+        radii=array(radii, np.float64, (-1,)),
+        radial_radius=array((radii.index(r) if r in radii else 0 for _, r, _ in builder.radials), np.int64, (-1,)),
         radial_form=array((form for form, _, _ in builder.radials), np.int64, (-1,)),
-        radial_parameters=array(((a, b) for _, a, b in builder.radials), np.float64, (-1, 2)),
+        radial_parameters=array((numbers for _, _, numbers in builder.radials), np.float64, (-1, 4)),
         scalar_radial=array((radial for radial, _ in scalars), np.int64, (-1,)),
         scalar_weight=array((weights for _, weights in scalars), np.float64, (-1, n_elements)),
         tensor_radial=array((radial for radial, _ in builder.tensors), np.int64, (-1,)),
@@ -647,7 +771,8 @@ class _Draft:
         self.linear: dict[tuple[int], int] = {}
         self.quadratic: dict[tuple[int, int, int], int] = {}
         self.cubic: dict[tuple[tuple[int, int], ...], int] = {}
-        self.triple: dict[tuple[float, ...], int] = {}
+        self.triple: dict[tuple[float, ...], int] = {}  # the cutoff radius first
+        self.compact: dict[tuple[float, ...], int] = {}
         self.rows: list[list[tuple[str, tuple, float]]] = []  # per function: (kind, key, coefficient)
 
     def add(self, kind: str, key: tuple) -> tuple[str, tuple]:
@@ -670,7 +795,11 @@ class _Draft:
         offsets = {"linear": 0, "quadratic": len(linear)}
         offsets["cubic"] = offsets["quadratic"] + len(quadratic)
         offsets["triple"] = offsets["cubic"] + len(self.cubic)
-        n_invariants = offsets["triple"] + len(self.triple)
+        offsets["compact"] = offsets["triple"] + len(self.triple)
+        n_invariants = offsets["compact"] + len(self.compact)
+        # the kernel takes those of one cutoff radius together
+        triples = sorted(self.triple, key=lambda key: key[0])
+        self.triple = {key: place for place, key in enumerate(triples)}
         combination = np.zeros((len(self.rows), n_invariants))
         for row, terms in enumerate(self.rows):
             for kind, key, coefficient in terms:
@@ -684,18 +813,25 @@ class _Draft:
                 cubic_columns=np.concatenate(columns),
                 cubic_value=np.concatenate(values),
             ),
-            triple=np.array(list(self.triple), dtype=np.float64).reshape(-1, 7),
+            triple=np.array([key[1:] for key in triples], dtype=np.float64).reshape(-1, 7),
+            triple_radius=np.array([key[0] for key in triples], dtype=np.float64),
+            compact=np.array(list(self.compact), dtype=np.float64).reshape(-1, 9),
             combination=None if identity else combination,
         )
 
 
 def _translate(function: Function, builder: _Builder, draft: _Draft) -> list[tuple[str, tuple, float]]:
     """A function as a combination of invariants, which are entered into the draft."""
-    if isinstance(function, G1 | G2 | G3):
-        if isinstance(function, G3):
-            radial = builder.radial(COSINE, function.kappa)
+    if isinstance(function, G1 | G2 | G3 | Compact):
+        if isinstance(function, G1):
+            radial = builder.radial(GAUSSIAN, 0.0, 0.0, cutoff=function.cutoff)
+        elif isinstance(function, G2):
+            radial = builder.radial(GAUSSIAN, function.eta, function.r_s, cutoff=function.cutoff)
+        elif isinstance(function, G3):
+            radial = builder.radial(COSINE, function.kappa, cutoff=function.cutoff)
         else:
-            radial = builder.radial(GAUSSIAN, *((0.0, 0.0) if isinstance(function, G1) else function[1:]))
+            kind = CUTOFF_FUNCTIONS.index(function.shape)
+            radial = builder.radial(COMPACT, function.low, function.high, kind, function.asymmetric)
         return [(*draft.add("linear", builder.scalar(radial, builder.weights(function.neighbour))), 1.0)]
     if isinstance(function, ThreeBody):
         slots = [
@@ -712,7 +848,13 @@ def _translate(function: Function, builder: _Builder, draft: _Draft) -> list[tup
     if isinstance(function, G5) and float(function.zeta).is_integer() and function.zeta <= _MAX_MOMENT_ZETA:
         return _wide(function, builder, draft)
     a, b = sorted(-1 if n == ANY else builder.elements.index(atomic_numbers[n]) for n in function.neighbours)
-    key = (a, b, function.eta, function.zeta, function.lambda_, function.r_s, float(isinstance(function, G4)))
+    if isinstance(function, CompactAngle):
+        angles = math.radians(function.angle_low), math.radians(function.angle_high)
+        kind = CUTOFF_FUNCTIONS.index(function.shape)
+        ranges = (a, b, function.low, function.high, *angles, kind, float(function.asymmetric), float(function.narrow))
+        return [(*draft.add("compact", ranges), 1.0)]
+    radius = float(function.cutoff or builder.cutoff)
+    key = (radius, a, b, function.eta, function.zeta, function.lambda_, function.r_s, float(isinstance(function, G4)))
     return [(*draft.add("triple", key), 1.0)]
 
 
@@ -720,7 +862,7 @@ def _wide(function: G5, builder: _Builder, draft: _Draft) -> list[tuple[str, tup
     """G5 with a whole zeta: (1 + λ x)^ζ in Legendre polynomials, each a product of two moments, less j = k."""
     zeta = int(function.zeta)
     legendre = np.polynomial.legendre.poly2leg([math.comb(zeta, p) * function.lambda_**p for p in range(zeta + 1)])
-    radial = builder.radial(GAUSSIAN, function.eta, function.r_s)
+    radial = builder.radial(GAUSSIAN, function.eta, function.r_s, cutoff=function.cutoff)
     first, second = (builder.weights(neighbour) for neighbour in function.neighbours)
     same = first == second
     scale = 2.0 ** (1 - zeta) * (0.5 if same else 1.0)

@@ -20,19 +20,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from molml.energy.features import COSINE, GAUSSIAN, Basis, CentreTables, Invariants, SymmetryFunctions, element_index
+from molml.energy.cutoffs import POLYNOMIAL, compact_function, cutoff_function, jit
+from molml.energy.features import (
+    COMPACT,
+    COSINE,
+    GAUSSIAN,
+    Basis,
+    CentreTables,
+    Invariants,
+    SymmetryFunctions,
+    element_index,
+)
 
 LANES = 8
 VALUES, VJP, JVP = 0, 1, 2  # what the kernel of pairs of neighbours is asked for
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
-
-# everything of fast-math but the promises that no NaN and no infinity occurs
-_jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
 
 
 class Pairs(NamedTuple):
@@ -53,7 +60,7 @@ class _Work(NamedTuple):
     order: np.ndarray  # (room,) the pair at each place, or -1
     group: np.ndarray  # (n_elements + 1,) places of element e: group[e] ... group[e + 1]
     geometry: np.ndarray  # (4, room): unit vector, distance
-    fc: np.ndarray  # (2, room): cutoff function, its derivative
+    fc: np.ndarray  # (2 n_radii, room): cutoff function of every radius, then its derivative
     shell: np.ndarray  # (n_radials, room): radial functions times the cutoff function
     slope: np.ndarray  # (n_radials, room): their derivatives
     trig: np.ndarray  # (2 degree + 2, room): cos(m φ) and sin(m φ) times sin^m θ in rows 2 m and 2 m + 1
@@ -68,7 +75,7 @@ def _float_of_bits(typingctx: Any, bits: Any) -> tuple:
     return types.float64(types.int64), generate
 
 
-@_jit
+@jit
 def _exp(x: float) -> float:
     """exp(x) for x <= 0 to 1 ulp or so, in plain arithmetic that the compiler can vectorise; 0 below -700."""
     inside = max(x, -700.0)
@@ -91,30 +98,14 @@ def _exp(x: float) -> float:
     return value if x > -700.0 else 0.0
 
 
-@_jit
-def _cutoff(r: float, cutoff: float, kind: int) -> tuple[float, float]:
-    """Cutoff function and its derivative."""
-    x = r / cutoff
-    if x >= 1.0:
-        return 0.0, 0.0
-    if kind == 0:
-        return 0.5 * (1.0 + math.cos(math.pi * x)), -0.5 * math.pi / cutoff * math.sin(math.pi * x)
-    if kind == 1:
-        scale = 1.0 / math.tanh(1.0) ** 3
-        t = math.tanh(1.0 - x)
-        return scale * t**3, -3.0 * scale * t * t * (1.0 - t * t) / cutoff
-    y = x * x
-    return 1.0 + x * y * (-10.0 + x * (15.0 - 6.0 * x)), -30.0 * y * (1.0 - x) ** 2 / cutoff
-
-
-@_jit
+@jit
 def _workspace(pairs: Pairs, basis: Basis) -> _Work:
     room, degree, n_radials = pairs.longest + pairs.n_elements * LANES, basis.degree, len(basis.radial_form)
     return _Work(
         np.empty(room, np.int64),
         np.empty(pairs.n_elements + 1, np.int64),
         np.empty((4, room)),
-        np.empty((2, room)),
+        np.empty((2 * len(basis.radii), room)),
         np.empty((n_radials, room)),
         np.empty((n_radials, room)),
         np.empty((2 * degree + 2, room)),
@@ -122,7 +113,7 @@ def _workspace(pairs: Pairs, basis: Basis) -> _Work:
     )
 
 
-@_jit
+@jit
 def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
     """Everything in ``work`` for atom ``i``. Returns the number of places in use."""
     length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.geometry)
@@ -131,7 +122,7 @@ def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
     return length
 
 
-@_jit
+@jit
 def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndarray, geometry: np.ndarray) -> int:
     """Sort an atom's neighbours by element into groups, each padded to whole multiples of LANES."""
     length = 0
@@ -160,33 +151,41 @@ def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndar
     return length
 
 
-@_jit
+@jit
 def _shells(length: int, basis: Basis, r: np.ndarray, fc: np.ndarray, shell: np.ndarray, slope: np.ndarray) -> None:
     """Radial functions times the cutoff function, and their derivatives."""
-    form, parameters, cutoff = basis.radial_form, basis.radial_parameters, basis.cutoff
-    if basis.cutoff_function == 2:
-        for k in range(length):
-            x = r[k] / cutoff
-            inside = 1.0 if x < 1.0 else 0.0
-            y = x * x
-            fc[0, k] = inside * (1.0 + x * y * (-10.0 + x * (15.0 - 6.0 * x)))
-            fc[1, k] = -inside * 30.0 * y * (1.0 - x) * (1.0 - x) / cutoff
-    else:
-        for k in range(length):
-            fc[0, k], fc[1, k] = _cutoff(r[k], cutoff, basis.cutoff_function)
+    form, parameters = basis.radial_form, basis.radial_parameters
+    for c in range(len(basis.radii)):
+        f, df, cutoff = fc[2 * c], fc[2 * c + 1], basis.radii[c]
+        if basis.cutoff_function == POLYNOMIAL and basis.inner == 0.0:
+            for k in range(length):
+                x = r[k] / cutoff
+                inside = 1.0 if x < 1.0 else 0.0
+                y = x * x
+                f[k] = inside * (1.0 + x * y * (-10.0 + x * (15.0 - 6.0 * x)))
+                df[k] = -inside * 30.0 * y * (1.0 - x) * (1.0 - x) / cutoff
+        else:
+            for k in range(length):
+                f[k], df[k] = cutoff_function(r[k], cutoff, basis.cutoff_function, basis.inner)
     for n in range(len(form)):
         a, b = parameters[n, 0], parameters[n, 1]
         if form[n] == GAUSSIAN:
+            f, df = fc[2 * basis.radial_radius[n]], fc[2 * basis.radial_radius[n] + 1]
             for k in range(length):
                 d = r[k] - b
                 value = _exp(-a * d * d)
-                shell[n, k] = value * fc[0, k]
-                slope[n, k] = value * (fc[1, k] - 2.0 * a * d * fc[0, k])
+                shell[n, k] = value * f[k]
+                slope[n, k] = value * (df[k] - 2.0 * a * d * f[k])
         elif form[n] == COSINE:
+            f, df = fc[2 * basis.radial_radius[n]], fc[2 * basis.radial_radius[n] + 1]
             for k in range(length):
                 value, sine = math.cos(a * r[k]), math.sin(a * r[k])
-                shell[n, k] = value * fc[0, k]
-                slope[n, k] = value * fc[1, k] - a * sine * fc[0, k]
+                shell[n, k] = value * f[k]
+                slope[n, k] = value * df[k] - a * sine * f[k]
+        elif form[n] == COMPACT:
+            kind, asymmetric = int(parameters[n, 2]), parameters[n, 3] != 0.0
+            for k in range(length):
+                shell[n, k], slope[n, k] = compact_function(r[k], a, b, kind, asymmetric)
         else:
             i, j = int(a), int(b)
             for k in range(length):
@@ -194,7 +193,7 @@ def _shells(length: int, basis: Basis, r: np.ndarray, fc: np.ndarray, shell: np.
                 slope[n, k] = slope[i, k] * shell[j, k] + shell[i, k] * slope[j, k]
 
 
-@_jit
+@jit
 def _angular(length: int, degree: int, geometry: np.ndarray, trig: np.ndarray, legendre: np.ndarray) -> None:
     """Factors of the harmonics: the azimuthal ones and those of z."""
     x, y, z = geometry[0], geometry[1], geometry[2]
@@ -221,7 +220,7 @@ def _angular(length: int, degree: int, geometry: np.ndarray, trig: np.ndarray, l
                 legendre[row, k] = c1 * z[k] * legendre[below, k] - c2 * legendre[lowest, k]
 
 
-@_jit
+@jit
 def _harmonics(length: int, basis: Basis, work: _Work, harmonics: np.ndarray) -> None:
     """Harmonics of every place, shape ((degree + 1)², length)."""
     trig, legendre = work.trig, work.legendre
@@ -236,7 +235,7 @@ def _harmonics(length: int, basis: Basis, work: _Work, harmonics: np.ndarray) ->
                     down[k] = c * q[k] * trig[2 * m + 1, k]
 
 
-@_jit
+@jit
 def _sum_scalars(pairs: Pairs, basis: Basis, group: np.ndarray, shell: np.ndarray, out: np.ndarray) -> None:
     """Add the sums of ``shell`` over the neighbours to the scalar columns of ``out``."""
     for s in range(len(basis.scalar_radial)):
@@ -249,7 +248,7 @@ def _sum_scalars(pairs: Pairs, basis: Basis, group: np.ndarray, shell: np.ndarra
                 out[s] += basis.scalar_weight[s, e] * total
 
 
-@_jit
+@jit
 def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarray) -> None:
     work = _workspace(pairs, basis)
     group, shell = work.group, work.shell
@@ -275,7 +274,7 @@ def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarra
                         out[base + lm] += w * total
 
 
-@_jit
+@jit
 def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.ndarray, gradient: np.ndarray) -> None:
     """gradient[p] = d(sum adjoint · A) / d vectors[p]."""
     work = _workspace(pairs, basis)
@@ -346,7 +345,7 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                 gradient[p, 2] = tangent[2, k] / r + lift * z
 
 
-@_jit
+@jit
 def _harmonic_changes(
     length: int, basis: Basis, work: _Work, turn: np.ndarray, harmonics: np.ndarray, change: np.ndarray
 ) -> None:
@@ -369,7 +368,7 @@ def _harmonic_changes(
                     change[centre - m, k] = dq * sine + q * m * (behind * turn[0, k] + before * turn[1, k])
 
 
-@_jit
+@jit
 def _moments_jvp(low: int, high: int, pairs: Pairs, basis: Basis, directions: np.ndarray, change: np.ndarray) -> None:
     """change[i] = derivative of A[i] when every pair vector moves along ``directions``."""
     work = _workspace(pairs, basis)
@@ -412,7 +411,7 @@ def _moments_jvp(low: int, high: int, pairs: Pairs, basis: Basis, directions: np
                         out[base + lm] += w * total
 
 
-@_jit
+@jit
 def _gather(moments: np.ndarray, atoms: np.ndarray, first: int, count: int, block: np.ndarray) -> None:
     """block[column, lane] of up to LANES atoms; unused lanes are zero."""
     for lane in range(LANES):
@@ -425,7 +424,7 @@ def _gather(moments: np.ndarray, atoms: np.ndarray, first: int, count: int, bloc
                 block[c, lane] = 0.0
 
 
-@_jit
+@jit
 def _invariants(
     low: int, high: int, atoms: np.ndarray, moments: np.ndarray, invariants: Invariants, out: np.ndarray
 ) -> None:
@@ -458,7 +457,7 @@ def _invariants(
                 out[first + lane, n_linear + n_quadratic + f] = total[lane]
 
 
-@_jit
+@jit
 def _invariants_vjp(
     low: int,
     high: int,
@@ -510,7 +509,7 @@ def _invariants_vjp(
                 row[c] = bar[c, lane]
 
 
-@_jit
+@jit
 def _invariants_jvp(
     low: int,
     high: int,
@@ -551,7 +550,7 @@ def _invariants_jvp(
                 out[first + lane, n_linear + n_quadratic + f] = total[lane]
 
 
-@_jit
+@jit
 def _angle_function(
     row: np.ndarray,
     scale: float,
@@ -587,7 +586,7 @@ def _angle_function(
     )
 
 
-@_jit
+@jit
 def _pair_weight(row: np.ndarray, e: int, f: int, atomic_number: np.ndarray) -> float:
     """What a pair of neighbours of elements ``e`` and ``f`` counts in a function."""
     if row[0] < 0.0:
@@ -595,7 +594,7 @@ def _pair_weight(row: np.ndarray, e: int, f: int, atomic_number: np.ndarray) -> 
     return 1.0 if (e == row[0] and f == row[1]) or (e == row[1] and f == row[0]) else 0.0
 
 
-@_jit
+@jit
 def _triples(
     low: int,
     high: int,
@@ -627,7 +626,7 @@ def _triples(
             if r < basis.cutoff:
                 places[count], distance[count] = p, r
                 unit[count] = pairs.vectors[p] / r
-                fc[count, 0], fc[count, 1] = _cutoff(r, basis.cutoff, basis.cutoff_function)
+                fc[count, 0], fc[count, 1] = cutoff_function(r, basis.cutoff, basis.cutoff_function, basis.inner)
                 count += 1
         out = features[atom, column:]
         if mode != VJP:
@@ -643,7 +642,7 @@ def _triples(
                 third = math.sqrt(squared)
                 if all_narrow and third >= basis.cutoff:
                     continue
-                f_3, d_3 = _cutoff(third, basis.cutoff, basis.cutoff_function)
+                f_3, d_3 = cutoff_function(third, basis.cutoff, basis.cutoff_function, basis.inner)
                 sides = distance[j], distance[k], third
                 f, d = (fc[j, 0], fc[k, 0], f_3), (fc[j, 1], fc[k, 1], d_3)
                 turn = stretch_j = stretch_k = stretch_3 = 0.0
@@ -678,7 +677,101 @@ def _triples(
                         motion[q, a] += by_k * unit[k, a] + by_cosine * bend_k[a] + by_3 * side[a]
 
 
-@_jit
+@jit
+def _compact_triples(
+    low: int,
+    high: int,
+    mode: int,
+    atoms: np.ndarray,
+    pairs: Pairs,
+    table: np.ndarray,
+    atomic_number: np.ndarray,
+    column: int,
+    features: np.ndarray,
+    motion: np.ndarray,
+) -> None:
+    """Compact functions of the angle, as :func:`_triples` does the others."""
+    n_functions = len(table)
+    unit, distance = np.empty((pairs.longest, 3)), np.empty(pairs.longest)
+    flank, slope = np.empty((pairs.longest, n_functions)), np.empty((pairs.longest, n_functions))
+    places, side = np.empty(pairs.longest, np.int64), np.empty(3)
+    bend_j, bend_k = np.empty(3), np.empty(3)
+    reach = table[:, 3].max()
+    for atom in range(low, high):
+        count = 0
+        for p in range(pairs.start[atoms[atom]], pairs.start[atoms[atom] + 1]):
+            r = math.sqrt(pairs.vectors[p, 0] ** 2 + pairs.vectors[p, 1] ** 2 + pairs.vectors[p, 2] ** 2)
+            if r < reach:
+                places[count], distance[count] = p, r
+                unit[count] = pairs.vectors[p] / r
+                for t in range(n_functions):
+                    # sets of functions share few distance ranges, and come sorted by them more often than not
+                    if t and (table[t, 2:4] == table[t - 1, 2:4]).all() and (table[t, 6:8] == table[t - 1, 6:8]).all():
+                        flank[count, t], slope[count, t] = flank[count, t - 1], slope[count, t - 1]
+                    else:
+                        flank[count, t], slope[count, t] = compact_function(
+                            r, table[t, 2], table[t, 3], int(table[t, 6]), table[t, 7] != 0.0
+                        )
+                count += 1
+        out = features[atom, column:]
+        if mode != VJP:
+            out[:] = 0.0
+        for j in range(count):
+            for k in range(j + 1, count):
+                p, q = places[j], places[k]
+                cosine = squared = 0.0
+                for a in range(3):
+                    cosine += unit[j, a] * unit[k, a]
+                    side[a] = pairs.vectors[q, a] - pairs.vectors[p, a]
+                    squared += side[a] * side[a]
+                third = math.sqrt(squared)
+                bent = abs(cosine) < 1.0
+                angle = math.acos(min(max(cosine, -1.0), 1.0))
+                # in line: the bump is flat there and the cosine is stationary
+                per_cosine = -1.0 / math.sqrt(1.0 - cosine * cosine) if bent else 0.0
+                turn = stretch_j = stretch_k = stretch_3 = 0.0
+                for a in range(3):
+                    side[a] /= third
+                    bend_j[a] = (unit[k, a] - cosine * unit[j, a]) / distance[j]  # d cos θ / d vector
+                    bend_k[a] = (unit[j, a] - cosine * unit[k, a]) / distance[k]
+                    if mode == JVP:
+                        stretch_j += unit[j, a] * motion[p, a]
+                        stretch_k += unit[k, a] * motion[q, a]
+                        stretch_3 += side[a] * (motion[q, a] - motion[p, a])
+                        turn += bend_j[a] * motion[p, a] + bend_k[a] * motion[q, a]
+                by_cosine = by_j = by_k = by_3 = 0.0
+                for t in range(n_functions):
+                    f_j, f_k = flank[j, t], flank[k, t]
+                    if f_j == 0.0 or f_k == 0.0 or not table[t, 4] < angle < table[t, 5]:
+                        continue
+                    weight = _pair_weight(table[t], pairs.neighbour[p], pairs.neighbour[q], atomic_number)
+                    if weight == 0.0:
+                        continue
+                    kind = int(table[t, 6])
+                    f_3, d_3 = 1.0, 0.0
+                    if table[t, 8] != 0.0:
+                        f_3, d_3 = compact_function(third, table[t, 2], table[t, 3], kind, table[t, 7] != 0.0)
+                    bump, by_angle = compact_function(angle, table[t, 4], table[t, 5], kind, False)
+                    value = weight * bump * f_j * f_k * f_3
+                    v_c = weight * by_angle * per_cosine * f_j * f_k * f_3
+                    v_j, v_k = weight * bump * slope[j, t] * f_k * f_3, weight * bump * f_j * slope[k, t] * f_3
+                    v_3 = weight * bump * f_j * f_k * d_3
+                    if mode == VALUES:
+                        out[t] += value
+                    elif mode == VJP:
+                        by_cosine += out[t] * v_c
+                        by_j += out[t] * v_j
+                        by_k += out[t] * v_k
+                        by_3 += out[t] * v_3
+                    else:
+                        out[t] += v_c * turn + v_j * stretch_j + v_k * stretch_k + v_3 * stretch_3
+                if mode == VJP:
+                    for a in range(3):
+                        motion[p, a] += by_j * unit[j, a] + by_cosine * bend_j[a] - by_3 * side[a]
+                        motion[q, a] += by_k * unit[k, a] + by_cosine * bend_k[a] + by_3 * side[a]
+
+
+@jit
 def _jacobian(
     atoms: np.ndarray,
     pairs: Pairs,
@@ -923,9 +1016,15 @@ class FeatureKernel:
         features: np.ndarray,
         motion: np.ndarray,
     ) -> None:
-        if len(centre.triple):
-            tables = self.tables.basis, centre.triple, self._numbers, centre.n_moment_invariants
-            _share(_triples, len(atoms), mode, atoms, near.pairs, *tables, features, motion)
+        basis, column = self.tables.basis, centre.n_moment_invariants
+        for radius in sorted(set(centre.triple_radius.tolist())):
+            table = centre.triple[centre.triple_radius == radius]
+            own = basis if radius == basis.cutoff else basis._replace(cutoff=radius)
+            _share(_triples, len(atoms), mode, atoms, near.pairs, own, table, self._numbers, column, features, motion)
+            column += len(table)
+        if len(centre.compact):
+            tables = centre.compact, self._numbers, column
+            _share(_compact_triples, len(atoms), mode, atoms, near.pairs, *tables, features, motion)
 
 
 def _combined(invariants: np.ndarray, centre: CentreTables) -> np.ndarray:

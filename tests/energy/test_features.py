@@ -19,11 +19,12 @@ from molml.energy.features import (
     G3,
     G4,
     G5,
+    Compact,
+    CompactAngle,
     FourBody,
     Function,
     SymmetryFunctions,
     ThreeBody,
-    cutoff_values,
     element_index,
     neighbour_pairs_of_atoms,
 )
@@ -34,20 +35,32 @@ Neighbours = list[tuple[np.ndarray, str]]
 Fc = Callable[[float], float]
 
 
-def cosine(r: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * r / CUTOFF)) if r < CUTOFF else 0.0
+def cosine(r: float, cutoff: float = CUTOFF) -> float:
+    return 0.5 * (1 + math.cos(math.pi * r / cutoff)) if r < cutoff else 0.0
 
 
-def tanh(r: float) -> float:
-    return math.tanh(1 - r / CUTOFF) ** 3 / math.tanh(1.0) ** 3 if r < CUTOFF else 0.0
+def tanh(r: float, cutoff: float = CUTOFF) -> float:
+    return math.tanh(1 - r / cutoff) ** 3 / math.tanh(1.0) ** 3 if r < cutoff else 0.0
 
 
-def polynomial(r: float) -> float:
-    x = r / CUTOFF
-    return 1 - 10 * x**3 + 15 * x**4 - 6 * x**5 if r < CUTOFF else 0.0
+def polynomial(r: float, cutoff: float = CUTOFF) -> float:
+    x = r / cutoff
+    return 1 - 10 * x**3 + 15 * x**4 - 6 * x**5 if r < cutoff else 0.0
 
 
 FC = {"cosine": cosine, "tanh": tanh, "polynomial": polynomial}
+SHAPE = {
+    "polynomial": lambda x: 1 - 10 * x**3 + 15 * x**4 - 6 * x**5,
+    "polynomial_3": lambda x: 1 - 3 * x**2 + 2 * x**3,
+    "polynomial_7": lambda x: 1 - 35 * x**4 + 84 * x**5 - 70 * x**6 + 20 * x**7,
+    "polynomial_9": lambda x: 1 - 126 * x**5 + 420 * x**6 - 540 * x**7 + 315 * x**8 - 70 * x**9,
+    "exponential": lambda x: math.exp(1 - 1 / (1 - x * x)),
+}
+
+
+def bump(x: float, low: float, high: float, shape: str, asymmetric: bool = False) -> float:
+    y = abs(2 * x - low - high) / (high - low)
+    return SHAPE[shape](2 * y - y * y if asymmetric else y) if y < 1 else 0.0
 
 
 def counts(wanted: str, symbol: str) -> float:
@@ -68,7 +81,25 @@ def sum_over_one(function: G1 | G2 | G3, neighbours: Neighbours, fc: Fc) -> floa
             G2: lambda f, r: math.exp(-f.eta * (r - f.r_s) ** 2),
             G3: lambda f, r: math.cos(f.kappa * r),
         }[type(function)]
-        total += counts(function.neighbour, symbol) * form(function, r) * fc(r)
+        total += counts(function.neighbour, symbol) * form(function, r) * fc(r, function.cutoff or CUTOFF)
+    return total
+
+
+def sum_of_bumps(function: Compact, neighbours: Neighbours, fc: Fc) -> float:
+    return sum(counts(function.neighbour, e) * bump(length(v), *function[1:]) for v, e in neighbours)
+
+
+def sum_of_angle_bumps(function: CompactAngle, neighbours: Neighbours, fc: Fc) -> float:
+    total = 0.0
+    a, b = function.neighbours
+    for (v, e), (w, f) in itertools.combinations(neighbours, 2):
+        weight = counts("*", e) * counts("*", f) if a == "*" else float(sorted((a, b)) == sorted((e, f)))
+        angle = math.degrees(math.acos(float(v @ w) / (length(v) * length(w))))
+        sides = [length(v), length(w)] + [length(w - v)] * function.narrow
+        value = bump(angle, function.angle_low, function.angle_high, function.shape)
+        for side in sides:
+            value *= bump(side, function.low, function.high, function.shape, function.asymmetric)
+        total += weight * value
     return total
 
 
@@ -83,10 +114,11 @@ def sum_over_pairs(function: G4 | G5, neighbours: Neighbours, fc: Fc) -> float:
         r, s, t = length(v), length(w), length(w - v)
         angle = (1 + function.lambda_ * float(v @ w) / (r * s)) ** function.zeta
         squares = (r - function.r_s) ** 2 + (s - function.r_s) ** 2
-        product = fc(r) * fc(s)
+        own = function.cutoff or CUTOFF
+        product = fc(r, own) * fc(s, own)
         if isinstance(function, G4):
             squares += (t - function.r_s) ** 2
-            product *= fc(t)
+            product *= fc(t, own)
         total += weight * 2 ** (1 - function.zeta) * angle * math.exp(-function.eta * squares) * product
     return total
 
@@ -138,6 +170,8 @@ DIRECT = {
     G3: sum_over_one,
     G4: sum_over_pairs,
     G5: sum_over_pairs,
+    Compact: sum_of_bumps,
+    CompactAngle: sum_of_angle_bumps,
     ThreeBody: three_body,
     FourBody: four_body,
 }
@@ -184,6 +218,20 @@ FUNCTIONS: list[Function] = [
     G5(("*", "*"), 0.03, 2.5, -1),
     G5(("C", "O"), 0.03, 1.5, 1, 0.5),
     G5(("C", "C"), 0.03, 16, 1, 0.5),
+    G1("C", 3.6),
+    G2("H", 1.3, 1.1, 3.1),
+    G3("O", 1.7, 3.7),
+    G4(("H", "C"), 0.05, 1.0, 1, 0.3, 3.8),
+    G5(("C", "H"), 0.05, 3, -1, 0.0, 3.1),
+    G5(("H", "O"), 0.05, 2.5, -1, 0.2, 3.7),
+    Compact("H", -3.0, 3.0),
+    Compact("C", 0.6, 3.9, "polynomial_7"),
+    Compact("*", 1.0, 4.0, "exponential", True),
+    CompactAngle(("H", "C"), -3.0, 3.0, 20.0, 130.0),
+    CompactAngle(("O", "O"), 0.4, 4.0, 30.0, 330.0, "polynomial_3"),
+    CompactAngle(("O", "C"), 0.4, 4.0, -120.0, 120.0, "polynomial_9", True, True),
+    CompactAngle(("*", "*"), 0.3, 3.8, 10.0, 150.0, "exponential", False, True),
+    CompactAngle(("*", "*"), -4.0, 4.0, 0.0, 180.0, "polynomial_3", True),
     ThreeBody(("H", "H"), ((0.9, 1.2), (0.9, 1.2)), 0),
     ThreeBody(("H", "O"), ((0.9, 1.2), (0.3, 2.2)), 3),
     ThreeBody(("*", "C"), ((0.4, 1.0), (0.3, 2.2)), 4),
@@ -247,19 +295,8 @@ def test_four_body_forms_known_in_closed_form(degrees: tuple, form: Callable) ->
     assert value == pytest.approx(radial * form(*units), abs=1e-14)
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2])
-def test_cutoff_functions_end_smoothly(kind: int) -> None:
-    r = torch.tensor([1e-12, CUTOFF - 1e-7, CUTOFF, CUTOFF + 0.3], dtype=torch.float64, requires_grad=True)
-    values = cutoff_values(r, CUTOFF, kind)
-    (slopes,) = torch.autograd.grad(values.sum(), r)
-    torch.testing.assert_close(values, torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64), rtol=0, atol=1e-11)
-    assert slopes[1:].abs().max() < 1e-6  # 1e-7 Å before the end
-    inside = torch.linspace(0.1, CUTOFF - 0.1, 20, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: cutoff_values(x, CUTOFF, kind), inside)
-
-
 def test_derivatives_of_the_reference() -> None:
-    functions = SymmetryFunctions({"H": FUNCTIONS[2:], "C": FUNCTIONS[:8], "O": []}, cutoff=CUTOFF)
+    functions = SymmetryFunctions({"H": FUNCTIONS[2:], "C": FUNCTIONS[:8], "O": []}, cutoff=CUTOFF, inner_cutoff=0.2)
     batch = atoms_to_structures(cluster(4, seed=2), CUTOFF)
     vectors = pair_vectors(batch).requires_grad_()
 
@@ -276,6 +313,8 @@ def test_config_survives_json() -> None:
     again = SymmetryFunctions.from_config(json.loads(json.dumps(functions.config)))
     assert again.config == functions.config
     assert again.functions == functions.functions
+    inner = SymmetryFunctions({"H": []}, cutoff=CUTOFF, inner_cutoff=0.25)
+    assert SymmetryFunctions.from_config(json.loads(json.dumps(inner.config))).inner_cutoff == 0.25
     batch = atoms_to_structures(cluster(), CUTOFF)
     for number, block in functions(batch).items():
         assert torch.equal(again(batch)[number], block)
@@ -290,7 +329,10 @@ def test_names_and_numbers() -> None:
     assert names[0] == "G1(C)"
     assert names[2:4] == ["G2(H, eta=1.3, r_s=1.1)", "G2(O, eta=0.2)"]
     assert names[7] == "G4(H C, eta=0.05, zeta=1, lambda_=1, r_s=0.3)"
-    assert names[17] == "ThreeBody(H O, radials=(0.9 1.2) (0.3 2.2), degree=3)"
+    assert "ThreeBody(H O, radials=(0.9 1.2) (0.3 2.2), degree=3)" in names
+    assert names[16:18] == ["G1(C, cutoff=3.6)", "G2(H, eta=1.3, r_s=1.1, cutoff=3.1)"]
+    assert "Compact(*, low=1, high=4, shape=exponential, asymmetric=1)" in names
+    assert "CompactAngle(H C, low=-3, high=3, angle_low=20, angle_high=130, shape=polynomial)" in names
     assert repr(functions) == f"SymmetryFunctions(H: {len(FUNCTIONS)}, C: 0, O: 0; cutoff=4 Å, polynomial)"
 
 
@@ -327,8 +369,20 @@ def test_cutoff_must_be_a_distance(cutoff: float) -> None:
 
 
 def test_cutoff_function_must_be_known() -> None:
-    with pytest.raises(ValueError, match="cutoff_function must be one of cosine, tanh, polynomial, got 'step'"):
+    with pytest.raises(ValueError, match="cutoff_function must be one of cosine, tanh, polynomial, .*, got 'step'"):
         SymmetryFunctions({"H": []}, cutoff=3.0, cutoff_function="step")
+
+
+@pytest.mark.parametrize("inner", [-0.1, 1.0, math.nan, "0.5"])
+def test_inner_cutoff_must_be_a_fraction(inner: float) -> None:
+    with pytest.raises(ValueError, match="inner_cutoff must be a fraction of the cutoff from 0 to below 1"):
+        SymmetryFunctions({"H": []}, cutoff=3.0, inner_cutoff=inner)
+
+
+@pytest.mark.parametrize("kind", ["hard", "tanh", "tanh_unscaled"])
+def test_some_cutoff_functions_have_no_inner_radius(kind: str) -> None:
+    with pytest.raises(ValueError, match="inner_cutoff has no meaning for cutoff_function="):
+        SymmetryFunctions({"H": []}, cutoff=3.0, cutoff_function=kind, inner_cutoff=0.5)
 
 
 def test_elements_must_be_given_and_known() -> None:
@@ -357,6 +411,18 @@ def test_elements_must_be_given_and_known() -> None:
         (FourBody(("H", "H", "H"), ((1.0, 1.0),) * 3, (-1, 1, 2)), "whole numbers from 0 to 12"),
         (FourBody(("H", "H", "H"), ((1.0, 1.0),) * 3, (1, 1, 1)), "even sum"),
         (FourBody(("H", "H", "H"), ((1.0, 1.0),) * 3, (1, 1, 4)), "triangle rule"),
+        (G2("H", 1.0, 0.0, 3.1), "cutoff must be None or a distance up to that of the set, 3 Å"),
+        (G4(("H", "H"), 0.1, 1.0, 1, 0.0, 0.0), "cutoff must be None or a distance"),
+        (G1("H", "2"), "cutoff must be None or a distance"),
+        (Compact("H", 1.0, 3.1), "not beyond the cutoff of the set, 3 Å"),
+        (Compact("H", 2.0, 1.0), "high must lie above low"),
+        (Compact("H", math.nan, 1.0), "parameters must be finite"),
+        (Compact("H", 1.0, 2.0, "cosine"), "shape must be one of polynomial, exponential, .*, got 'cosine'"),
+        (CompactAngle(("H", "*"), 1.0, 2.0, 0.0, 90.0), "'\\*' must stand for both neighbours or for none"),
+        (CompactAngle(("H", "H"), 1.0, 2.0, 90.0, 90.0), "angles must ascend"),
+        (CompactAngle(("H", "H"), 1.0, 2.0, -10.0, 90.0), "centred at 0 or at 180"),
+        (CompactAngle(("H", "H"), 1.0, 2.0, 100.0, 200.0), "centred at 0 or at 180"),
+        (CompactAngle(("H", "H"), 1.0, 2.0, -190.0, 190.0), "angles must ascend"),
     ],
 )
 def test_parameters_out_of_range_are_refused(function: Function, message: str) -> None:

@@ -13,14 +13,16 @@ from ase.build import bulk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from molml.energy.cutoffs import CUTOFF_FUNCTIONS
 from molml.energy.data import Structures, atoms_to_structures, collate, pair_vectors
 from molml.energy.features import (
-    CUTOFF_FUNCTIONS,
     G1,
     G2,
     G3,
     G4,
     G5,
+    Compact,
+    CompactAngle,
     FourBody,
     Function,
     SymmetryFunctions,
@@ -35,6 +37,10 @@ MOMENTS: list[Function] = [
     G2("H", 1.3, 1.1),
     G2("*", 0.7, 2.0),
     G3("O", 1.7),
+    G1("*", 2.3),
+    G2("C", 1.3, 1.1, 3.1),
+    Compact("H", -3.0, 3.0),
+    Compact("*", 0.6, 3.9, "exponential", True),
     G5(("C", "H"), 0.05, 3, -1, 0.4),
     G5(("H", "H"), 0.1, 1, 1),
     G5(("*", "*"), 0.03, 8, -1),
@@ -48,9 +54,15 @@ TRIPLES: list[Function] = [
     G4(("*", "*"), 0.02, 2.5, 1),
     G5(("*", "*"), 0.03, 2.5, -1),
     G5(("C", "C"), 0.03, 16, 1, 0.5),
+    G4(("H", "C"), 0.05, 2.0, -1, 0.0, 3.1),
+    G5(("O", "O"), 0.03, 2.5, 1, 0.0, 2.3),
+    CompactAngle(("H", "C"), -3.0, 3.0, 20.0, 130.0),
+    CompactAngle(("C", "C"), -3.0, 3.0, 30.0, 330.0, "polynomial_3", True),
+    CompactAngle(("O", "O"), -3.0, 3.0, 30.0, 330.0, "polynomial_7"),
+    CompactAngle(("*", "*"), 0.3, 3.8, -150.0, 150.0, "polynomial_9", False, True),
 ]
 # an element with everything, one whose functions are the invariants themselves, one with pairs of neighbours only
-FUNCTIONS = {"H": MOMENTS + TRIPLES, "C": [MOMENTS[1], MOMENTS[7], MOMENTS[10]], "O": TRIPLES}
+FUNCTIONS = {"H": MOMENTS + TRIPLES, "C": [MOMENTS[1], MOMENTS[11], MOMENTS[14]], "O": TRIPLES}
 
 
 def kernel_of(cutoff_function: str = "polynomial") -> tuple[SymmetryFunctions, FeatureKernel]:
@@ -109,6 +121,14 @@ def test_kernel_is_the_reference(cutoff_function: str, random_structures) -> Non
     functions, kernel = kernel_of(cutoff_function)
     batch = collate([atoms_to_structures(atoms, CUTOFF) for atoms in random_structures(28, seed=1)])
     deviations = compare(functions, kernel, batch)
+    assert max(deviations.values()) < 1e-12, deviations
+
+
+@pytest.mark.parametrize("cutoff_function", ["cosine", "polynomial", "exponential", "polynomial_9"])
+def test_inner_cutoff(cutoff_function: str, random_structures) -> None:
+    functions = SymmetryFunctions(FUNCTIONS, cutoff=CUTOFF, cutoff_function=cutoff_function, inner_cutoff=0.3)
+    batch = collate([atoms_to_structures(atoms, CUTOFF) for atoms in random_structures(14, seed=7)])
+    deviations = compare(functions, FeatureKernel(functions), batch)
     assert max(deviations.values()) < 1e-12, deviations
 
 
