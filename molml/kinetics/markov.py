@@ -1,0 +1,480 @@
+"""Markov state models: transition matrices of discrete trajectories, and what follows from them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Self, final
+
+import numpy as np
+from numba import njit
+from scipy import linalg
+from scipy.sparse import csr_array, diags_array, issparse
+from scipy.sparse.linalg import eigs, eigsh
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from molml.io import Container
+from molml.kinetics.counting import active_set, discrete_trajectories, transition_counts, warn_of_left_out
+from molml.kinetics.files import load_estimator, save_estimator
+from molml.kinetics.passage import committor, mean_first_passage_times, stationary_distribution
+from molml.kinetics.reversible import count_graph, log_potentials, reversible_flows, transition_probabilities
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@final
+class MarkovStateModel(BaseEstimator):
+    """Markov chain on discrete states, estimated from trajectories by maximum likelihood.
+
+    Write the state of every frame as a row of X that is 1 in the column of the state and 0 elsewhere, and the state a
+    lag time later as a row of Y. Then XᵀX is diagonal and holds the visits, XᵀY is the matrix of counts c_ij, and the
+    linear regression argmin_T ‖Y - X T‖² = (XᵀX)⁻¹ XᵀY has T_ij = c_ij / Σ_k c_ik: the Markov model without detailed
+    balance is the least-squares fit of a linear propagator, and also the one of maximum likelihood. With detailed
+    balance, π_i T_ij = π_j T_ji, which holds in thermal equilibrium, the likelihood is maximised by Newton's method
+    (`molml.kinetics.reversible`).
+
+    The model is one of the active set: the strongly connected set of states with the most counts. All its arrays are
+    ordered like `active_states`; states are named, in arguments and results, by their numbers in the trajectories.
+
+    Parameters
+    ----------
+    lagtime : int
+        In frames.
+    reversible : bool
+        Impose detailed balance.
+    counting : {"sliding", "strided", "effective"}
+        As in `molml.kinetics.counting.transition_counts`; "effective" gives the same matrix as "sliding".
+    sparse : bool
+        Keep counts and transition matrix as scipy.sparse.csr_array: for many thousand states.
+
+    Attributes
+    ----------
+    transition_matrix_, counts_ : array (n_active, n_active) or csr_array
+    stationary_distribution_ : array (n_active,)
+    active_states_ : integer array (n_active,)
+    n_states_ : int
+        All states, active or not.
+    active_count_fraction_ : float
+        Part of the counts that lies in the active set.
+
+    References
+    ----------
+    Prinz et al., J. Chem. Phys. 134, 174105 (2011).
+
+    Examples
+    --------
+    >>> model = MarkovStateModel(lagtime=1).fit(np.array([0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 0]))
+    >>> model.transition_matrix.round(3)
+    array([[0.667, 0.333],
+           [0.4  , 0.6  ]])
+    >>> model.timescales().round(3)
+    array([0.758])
+    """
+
+    def __init__(
+        self, lagtime: int = 1, *, reversible: bool = True, counting: str = "sliding", sparse: bool = False
+    ) -> None:
+        self.lagtime = lagtime
+        self.reversible = reversible
+        self.counting = counting
+        self.sparse = sparse
+
+    def fit(self, dtrajs: Any, y: None = None) -> Self:
+        """Count and estimate.
+
+        Parameters
+        ----------
+        dtrajs : integer array (n_frames,), or sequence of such arrays
+            States from 0; -1 for none.
+        y : None
+            Ignored.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If states are not integers, trajectories are empty or not longer than the lag time, or nothing is connected.
+        ArithmeticError
+            If counts span too many orders of magnitude.
+
+        Warns
+        -----
+        UserWarning
+            If states that were visited are not in the active set.
+        """
+        counts = transition_counts(dtrajs, self.lagtime, counting=self.counting, sparse=self.sparse)
+        warn_of_left_out(active_set(counts))
+        return self.fit_counts(counts)
+
+    def fit_counts(self, counts: Any) -> Self:
+        """Estimate from counts; without a warning if states are left out.
+
+        Parameters
+        ----------
+        counts : array (n_states, n_states) or scipy.sparse matrix
+            Transitions from row to column within the lag time, at least 0, not necessarily whole.
+
+        Raises
+        ------
+        TypeError, ValueError, ArithmeticError
+            As in `fit`.
+        """
+        if not isinstance(self.lagtime, int | np.integer) or isinstance(self.lagtime, bool) or self.lagtime < 1:
+            raise ValueError(f"lagtime must be a whole number of frames, at least 1, got {self.lagtime!r}")
+        active = active_set(counts)
+        self.n_states_ = int(counts.shape[0])
+        self.active_states_ = active.states
+        self.active_count_fraction_ = active.count_fraction
+        self.counts_ = csr_array(active.counts) if self.sparse else _full(active.counts)
+        if self.reversible:
+            graph = count_graph(self.counts_)
+            flows = reversible_flows(graph, log_potentials(graph))
+            self.transition_matrix_, self.stationary_distribution_ = transition_probabilities(
+                graph, *flows, full=not self.sparse
+            )
+        else:
+            departures = np.asarray(self.counts_.sum(axis=1)).ravel()
+            self.transition_matrix_ = (
+                csr_array(diags_array(1 / departures) @ self.counts_) if self.sparse else self.counts_ / departures[:, None]
+            )
+            self.stationary_distribution_ = stationary_distribution(self.transition_matrix_)
+        return self
+
+    @property
+    def transition_matrix(self) -> Any:
+        """Array (n_active, n_active) or csr_array; rows add up to 1."""
+        check_is_fitted(self)
+        return self.transition_matrix_
+
+    @property
+    def counts(self) -> Any:
+        """Array (n_active, n_active) or csr_array, of the active states."""
+        check_is_fitted(self)
+        return self.counts_
+
+    @property
+    def stationary_distribution(self) -> Array:
+        """Array (n_active,); adds up to 1."""
+        check_is_fitted(self)
+        return self.stationary_distribution_
+
+    @property
+    def active_states(self) -> Array:
+        """Integer array (n_active,): the numbers of the states the model is of, ascending."""
+        check_is_fitted(self)
+        return self.active_states_
+
+    def eigenvalues(self, n: int | None = None) -> Array:
+        """Eigenvalues of the transition matrix, the stationary 1 included.
+
+        Parameters
+        ----------
+        n : int, optional
+            So many of them, at most all; a sparse model needs it.
+
+        Returns
+        -------
+        array (n,)
+            Reversible: real, descending. Otherwise complex if any is, by descending modulus.
+        """
+        return self._spectrum(n, vectors=False)[0]
+
+    def eigenvectors_right(self, n: int | None = None) -> Array:
+        """Right eigenvectors as columns, (n_active, n), in the order of `eigenvalues`.
+
+        Products with `eigenvectors_left` are 0 or 1. Of a reversible model Σ_i π_i ψ_i² = 1 and the largest entry is
+        positive; the first is 1 in every state.
+
+        Parameters
+        ----------
+        n : int, optional
+            As in `eigenvalues`.
+
+        Raises
+        ------
+        ValueError
+            If there are none: the model is not reversible and sparse, or its matrix cannot be diagonalised.
+        """
+        return self._spectrum(n, vectors=True)[1]
+
+    def eigenvectors_left(self, n: int | None = None) -> Array:
+        """Left eigenvectors as rows, (n, n_active); the first is the stationary distribution.
+
+        Parameters
+        ----------
+        n : int, optional
+            As in `eigenvalues`.
+
+        Raises
+        ------
+        ValueError
+            As in `eigenvectors_right`.
+        """
+        return self._spectrum(n, vectors=True)[2]
+
+    def _spectrum(self, n: int | None, vectors: bool) -> tuple[Array, Array, Array]:
+        check_is_fitted(self)
+        n_active = len(self.active_states_)
+        if n is None and self.sparse:
+            raise ValueError("n must be given for a sparse model: how many eigenvalues or timescales are wanted")
+        n = n_active if n is None else min(_check_positive("n", n), n_active)
+        return self._reversible_spectrum(n) if self.reversible else self._general_spectrum(n, vectors)
+
+    def _reversible_spectrum(self, n: int) -> tuple[Array, Array, Array]:
+        root = np.sqrt(self.stationary_distribution_)
+        n_active = len(root)
+        if self.sparse and n < n_active - 1:
+            symmetric = diags_array(root) @ self.transition_matrix_ @ diags_array(1 / root)
+            # Slow processes crowd below 1, where Lanczos iterations tell them apart late: the inverse of 1.01 - S spreads
+            # them. The start is random, since the known first vector would not leave its own space.
+            start = np.random.default_rng(0).normal(size=n_active)
+            values, modes = eigsh((symmetric + symmetric.T) / 2, n, sigma=1.01, which="LM", v0=start)
+        else:
+            matrix = _full(self.transition_matrix_)
+            symmetric = root[:, None] * matrix / root
+            values, modes = linalg.eigh(
+                (symmetric + symmetric.T) / 2, subset_by_index=[n_active - n, n_active - 1], check_finite=False
+            )
+        order = np.argsort(values)[::-1]
+        values, right = values[order], modes[:, order] / root[:, None]
+        right *= np.sign(right[np.abs(right).argmax(axis=0), np.arange(n)])
+        # exact, where the solver is within rounding
+        values[0], right[:, 0] = 1.0, 1.0
+        return values, right, (right * self.stationary_distribution_[:, None]).T
+
+    def _general_spectrum(self, n: int, vectors: bool) -> tuple[Array, Array, Array]:
+        n_active = len(self.active_states_)
+        if self.sparse and vectors:
+            raise ValueError("eigenvectors of a sparse model need reversible=True; or choose sparse=False")
+        if self.sparse and n < n_active - 1:
+            start = np.random.default_rng(0).uniform(size=n_active)
+            values = eigs(self.transition_matrix_, n, which="LM", v0=start, return_eigenvectors=False)
+            return _real_if_close(values[np.argsort(-np.abs(values), kind="stable")]), np.empty(0), np.empty(0)
+        matrix = _full(self.transition_matrix_)
+        if not vectors:
+            values = linalg.eigvals(matrix, check_finite=False)
+            return _real_if_close(values[_descending(values)][:n]), np.empty(0), np.empty(0)
+        values, right = linalg.eig(matrix, check_finite=False)
+        order = _descending(values)
+        values, right = values[order], right[:, order]
+        if np.linalg.cond(right) > 1e12:
+            raise ValueError("the transition matrix cannot be diagonalised, so it has no basis of eigenvectors")
+        # every row of left eigenvectors belongs to its column; the first column shall be 1
+        right[:, 0] = 1.0
+        left = np.linalg.inv(right)
+        return _real_if_close(values[:n]), _real_if_close(right[:, :n]), _real_if_close(left[:n])
+
+    def timescales(self, n: int | None = None) -> Array:
+        """Implied timescales, t = -lagtime / ln|λ|, in frames.
+
+        Parameters
+        ----------
+        n : int, optional
+            So many, at most n_active - 1; a sparse model needs it.
+
+        Returns
+        -------
+        array (n,)
+            Descending. 0 for eigenvalues that are real and not positive, inf for those that rounding does not tell from 1.
+        """
+        values = self.eigenvalues(None if n is None else _check_positive("n", n) + 1)[1:]
+        decay = np.where(np.iscomplex(values), np.abs(values), values.real)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            times = np.where(decay <= 0, 0.0, np.where(decay >= 1, np.inf, -self.lagtime / np.log(decay)))
+        return np.sort(times)[::-1]
+
+    def score(self, dtrajs: Any, y: None = None, *, n: int = 10) -> float:
+        """VAMP-2 of the slowest right eigenvectors as coordinates of other trajectories, the constant included.
+
+        States that are not active have no eigenvectors; they get 0, the mean of each, so what the model does not know
+        does not score. At most n + 1.
+
+        Parameters
+        ----------
+        dtrajs : integer array (n_frames,), or sequence of such arrays
+        y : None
+            Ignored.
+        n : int
+            Number of processes, at most n_active - 1; give models that are compared the same.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If trajectories cannot be counted, or the model is not reversible.
+
+        References
+        ----------
+        McGibbon, Pande, J. Chem. Phys. 142, 124105 (2015); Wu, Noé, J. Nonlinear Sci. 30, 23 (2020).
+        """
+        if not self.reversible:
+            raise ValueError("score needs the real eigenvectors of a reversible model; choose reversible=True")
+        n = min(_check_positive("n", n), len(self.active_states) - 1)
+        modes = self.eigenvectors_right(n + 1) if n else np.ones((1, 1))
+        largest = max(self.n_states_, 1 + max(int(states.max(initial=-1)) for states in discrete_trajectories(dtrajs)))
+        values = np.zeros((largest, n + 1))
+        values[:, 0] = 1.0
+        values[self.active_states_, 1:] = modes[:, 1:]
+        counts = transition_counts(dtrajs, self.lagtime, n_states=largest, sparse=True)
+        begins, ends = np.asarray(counts.sum(axis=1)).ravel(), np.asarray(counts.sum(axis=0)).ravel()
+        product = _inverse_root(values.T * begins @ values) @ (values.T @ (counts @ values))
+        return float(np.sum((product @ _inverse_root(values.T * ends @ values)) ** 2))
+
+    def mean_first_passage_times(self, target: Any) -> Array:
+        """Mean time to reach a set of states first, from every active state.
+
+        Parameters
+        ----------
+        target : int or sequence of int
+            Active states.
+
+        Returns
+        -------
+        array (n_active,), frames
+            0 in the target.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `target` is empty or names states that are not active.
+        """
+        return self.lagtime * mean_first_passage_times(self.transition_matrix, self._members(target, "target"))
+
+    def mean_first_passage_time(self, source: Any, target: Any) -> float:
+        """Mean time from one set, in its stationary distribution, to another.
+
+        Parameters
+        ----------
+        source, target : int or sequence of int
+            Active states.
+
+        Returns
+        -------
+        float, frames
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a set is empty or names states that are not active.
+        """
+        inside = self._members(source, "source")
+        weights = self.stationary_distribution[inside]
+        return float(np.average(self.mean_first_passage_times(target)[inside], weights=weights))
+
+    def committor(self, source: Any, target: Any) -> Array:
+        """Probability to reach the target before the source, from every active state.
+
+        Parameters
+        ----------
+        source, target : int or sequence of int
+            Active states, none in both.
+
+        Returns
+        -------
+        array (n_active,)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a set is empty, names states that are not active, or shares some with the other.
+        """
+        begin, end = self._members(source, "source"), self._members(target, "target")
+        if (begin & end).any():
+            raise ValueError(
+                f"source and target must have no state in common, got {self.active_states_[begin & end].tolist()} in both"
+            )
+        return committor(self.transition_matrix, begin, end)
+
+    def _members(self, states: Any, name: str) -> Array:
+        numbers = np.atleast_1d(np.asarray(states))
+        if numbers.dtype.kind not in "iu" and numbers.size:
+            raise TypeError(f"{name} must be a state or a sequence of states, integers, got {numbers.dtype}")
+        unknown = np.setdiff1d(numbers, self.active_states)
+        if not numbers.size or len(unknown):
+            raise ValueError(
+                f"{name} must name at least one active state, got {numbers.tolist()}"
+                + (f", of which {unknown.tolist()} are not in active_states" if len(unknown) else "")
+            )
+        return np.isin(self.active_states_, numbers)
+
+    def simulate(self, n_frames: int, *, seed: int = 0, start: int | None = None) -> Array:
+        """A trajectory of the chain, one frame per lag time.
+
+        Parameters
+        ----------
+        n_frames : int
+        seed : int
+        start : int, optional
+            First state; if not given, drawn from the stationary distribution.
+
+        Returns
+        -------
+        integer array (n_frames,)
+            Numbers of active states.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `n_frames` is not positive, or `start` not an active state.
+        """
+        n_frames = _check_positive("n_frames", n_frames)
+        matrix = csr_array(self.transition_matrix)
+        rng = np.random.default_rng(seed)
+        draws = rng.random(n_frames)
+        if start is None:
+            first = int(np.searchsorted(np.cumsum(self.stationary_distribution_)[:-1], draws[0], side="right"))
+        else:
+            first = int(np.flatnonzero(self._members(start, "start"))[0])
+        cumulative = np.cumsum(matrix.data)
+        path = _walk(cumulative, matrix.indices, matrix.indptr, first, draws)
+        return self.active_states_[path]
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the model to a file, as `molml.kinetics.files.save_estimator` does."""
+        save_estimator(self, path, metadata=metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> Self:
+        """The model that `save` wrote, as `molml.kinetics.files.load_estimator` does."""
+        return load_estimator(cls, container)
+
+
+@njit(cache=True, nogil=True)
+def _walk(cumulative: Array, columns: Array, offsets: Array, state: int, draws: Array) -> Array:
+    path = np.empty(len(draws), dtype=np.int64)
+    path[0] = state
+    for t in range(1, len(draws)):
+        first, last = offsets[state], offsets[state + 1]
+        before = cumulative[first - 1] if first else 0.0
+        # rounding must not lead beyond the last possible state
+        wanted = before + draws[t] * (cumulative[last - 1] - before)
+        place = first + np.searchsorted(cumulative[first : last - 1], wanted, side="right")
+        state = columns[place]
+        path[t] = state
+    return path
+
+
+def _full(matrix: Any) -> Array:
+    return matrix.toarray() if issparse(matrix) else np.array(matrix)
+
+
+def _descending(values: Array) -> Array:
+    # pairs of conjugates stay together, real 1 comes before others on the unit circle
+    return np.lexsort((-values.imag, -values.real.round(12), -np.abs(values).round(12)))
+
+
+def _real_if_close(values: Array) -> Array:
+    return values.real.copy() if np.all(np.abs(values.imag) < 1e-12) else values
+
+
+def _inverse_root(covariance: Array) -> Array:
+    """Inverse square root, without the directions that trajectories did not visit."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > 1e-10 * values[-1]
+    root: Array = vectors[:, kept] / np.sqrt(values[kept]) @ vectors[:, kept].T
+    return root
+
+
+def _check_positive(name: str, value: Any) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+    return int(value)
