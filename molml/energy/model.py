@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, final
 
 import numpy as np
@@ -246,7 +246,9 @@ class BehlerParrinello(nn.Module):
     hidden : sequence of int
         Widths of the hidden layers.
     activation : str
-        A name that :func:`molml.nn.activation` knows.
+        A name that :func:`molml.nn.activation` knows, or one per hidden layer with blanks between them.
+    exceptions : mapping from chemical symbol to (hidden, activation), optional
+        For the elements whose network is built otherwise.
     linear : sequence of Tensor, shape (n_functions,), eV, optional
         Coefficients of the frozen linear part on the functions themselves, one tensor per element.
     energy_scale : float, eV
@@ -274,6 +276,7 @@ class BehlerParrinello(nn.Module):
         *,
         hidden: Sequence[int] = (64, 64),
         activation: str = "silu",
+        exceptions: Mapping[str, tuple[Sequence[int], str]] | None = None,
         linear: Sequence[Tensor] | None = None,
         energy_scale: float = 1.0,
         seed: int = 0,
@@ -290,6 +293,12 @@ class BehlerParrinello(nn.Module):
         self.metadata = {"units": UNITS, **(metadata or {})}
         self.hidden, self.activation, self.energy_scale = list(hidden), activation, float(energy_scale)
         symbols = list(functions.functions)
+        self.exceptions = {symbol: (list(own), name) for symbol, (own, name) in (exceptions or {}).items()}
+        if not set(self.exceptions) <= set(symbols):
+            raise ValueError(
+                f"exceptions must be for elements of the functions ({', '.join(symbols)}), "
+                f"got {', '.join(self.exceptions)}"
+            )
         if linear is None:
             linear = [torch.zeros(functions.n_functions(symbol), dtype=torch.float64) for symbol in symbols]
         _check_lengths("linear", functions, linear)
@@ -303,7 +312,8 @@ class BehlerParrinello(nn.Module):
         self.networks = nn.ModuleList()
         for e, symbol in enumerate(symbols):
             n, own_seed = functions.n_functions(symbol), seed + 7919 * e
-            self.networks.append(MLP(n, hidden, 1, activation=activation, seed=own_seed, dtype=torch.float64))
+            own_hidden, own_activation = self.exceptions.get(symbol, (self.hidden, activation))
+            self.networks.append(MLP(n, own_hidden, 1, activation=own_activation, seed=own_seed, dtype=torch.float64))
 
     @property
     def elements(self) -> list[int]:
@@ -318,11 +328,13 @@ class BehlerParrinello(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """JSON-able description that, with the tensors, rebuilds the potential."""
+        exceptions = {"exceptions": self.exceptions} if self.exceptions else {}
         return {
             "features": self.features.config,
             "hidden": self.hidden,
             "activation": self.activation,
             "energy_scale": self.energy_scale,
+            **exceptions,
         }
 
     def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -370,6 +382,7 @@ class BehlerParrinello(nn.Module):
             container.tensors["reference"].tolist(),
             hidden=container.config["hidden"],
             activation=container.config["activation"],
+            exceptions=container.config.get("exceptions"),
             energy_scale=container.config["energy_scale"],
             metadata=container.metadata,
         )

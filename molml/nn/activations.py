@@ -68,6 +68,31 @@ def softplus(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
+def gaussian(x: Tensor) -> Tensor:
+    """f(x) = exp(-x²/2), f'(x) = -x f(x)."""
+    return torch.exp(-0.5 * x**2)
+
+
+def cosine(x: Tensor) -> Tensor:
+    """f(x) = cos(x), f'(x) = -sin(x)."""
+    return torch.cos(x)
+
+
+def reverse_logistic(x: Tensor) -> Tensor:
+    """f(x) = 1 - 1 / (1 + exp(-x)), f'(x) = -f(x) (1 - f(x))."""
+    return torch.sigmoid(-x)
+
+
+def exponential(x: Tensor) -> Tensor:
+    """f(x) = exp(-x), f'(x) = -f(x)."""
+    return torch.exp(-x)
+
+
+def square(x: Tensor) -> Tensor:
+    """f(x) = x², f'(x) = 2 x; "harmonic" in programs for interatomic potentials."""
+    return x**2
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": identity,
     "binary_step": binary_step,
@@ -78,6 +103,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": relu,
     "silu": silu,
     "softplus": softplus,
+    "gaussian": gaussian,
+    "cosine": cosine,
+    "reverse_logistic": reverse_logistic,
+    "exponential": exponential,
+    "square": square,
 }
 
 
@@ -87,7 +117,8 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     Parameters
     ----------
     name : str
-        One of identity, binary_step, logistic, tanh, arctan, softsign, relu, silu, softplus.
+        One of identity, binary_step, logistic, tanh, arctan, softsign, relu, silu, softplus, gaussian, cosine,
+        reverse_logistic, exponential, square.
 
     Returns
     -------

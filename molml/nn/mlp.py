@@ -33,7 +33,7 @@ class MLP(nn.Module):
     n_out : int
         Number of outputs.
     activation : str
-        Name of f, see `molml.nn.activation`.
+        Name of f, see `molml.nn.activation`; or one name per hidden layer, with blanks between them.
     initialisation : str
         Law of the initial weights of a layer with n inputs and m outputs; biases start at zero. "normal" is
         centred, "uniform" is symmetric with the same variance.
@@ -50,7 +50,7 @@ class MLP(nn.Module):
     Raises
     ------
     ValueError
-        If a width is not positive, or a name is unknown.
+        If a width is not positive, a name is unknown, or there are neither one nor as many as hidden layers.
 
     Examples
     --------
@@ -80,7 +80,12 @@ class MLP(nn.Module):
             raise ValueError(f"dtype must be a floating type such as torch.float64, got {dtype}")
         self.n_in, self.n_out = n_in, n_out
         self.activation = activation
-        self._function = activations.activation(activation)
+        names = activation.split()
+        if len(names) == 1:
+            names *= len(hidden)
+        if len(names) != len(hidden):
+            raise ValueError(f"activation must name one function or {len(hidden)}, one per layer, got {activation!r}")
+        self._functions = [activations.activation(name) for name in names or [activation]]
         # skip_init: nn.Linear would draw from the global generator only to be overwritten
         layers = [
             nn.utils.skip_init(nn.Linear, n, m, dtype=dtype or torch.get_default_dtype())
@@ -113,8 +118,8 @@ class MLP(nn.Module):
         """
         if x.shape[-1:] != (self.n_in,):
             raise ValueError(f"x must have shape (..., {self.n_in}), got {tuple(x.shape)}")
-        for layer in self.layers[:-1]:
-            x = self._function(layer(x))
+        for layer, function in zip(self.layers[:-1], self._functions, strict=False):
+            x = function(layer(x))
         return self.layers[-1](x)
 
     def extra_repr(self) -> str:

@@ -499,11 +499,35 @@ def test_settings_of_the_network() -> None:
     with pytest.raises(ValueError, match="energy_scale must be positive"):
         BehlerParrinello(functions, statistics, [0.0], energy_scale=0.0)
     with pytest.raises(ValueError, match="activation"):
-        BehlerParrinello(functions, statistics, [0.0], activation="unheard of")
+        BehlerParrinello(functions, statistics, [0.0], activation="unheard")
+    with pytest.raises(ValueError, match=r"exceptions must be for elements of the functions \(H\), got O"):
+        BehlerParrinello(functions, statistics, [0.0], exceptions={"O": ([4], "tanh")})
     empty = SymmetryFunctions({"H": []}, cutoff=CUTOFF)
     nothing = FeatureStatistics(*([torch.ones(0)] for _ in range(4)))
     with pytest.raises(ValueError, match="needs symmetry functions to see, got none for H"):
         BehlerParrinello(empty, nothing, [0.0])
+
+
+def test_an_element_with_a_network_of_its_own(tmp_path, structures: list[Atoms]) -> None:
+    functions = functions_of("polynomial")
+    potential = BehlerParrinello(
+        functions,
+        statistics_of(functions, structures),
+        [0.0] * 3,
+        hidden=(6,),
+        activation="tanh",
+        exceptions={"C": ([5, 3], "softplus gaussian")},
+    ).eval()
+    assert [[layer.out_features for layer in network.layers] for network in potential.networks] == [
+        [6, 1],
+        [5, 3, 1],
+        [6, 1],
+    ]
+    potential.save(tmp_path / "own.molml")
+    again = molml.load(tmp_path / "own.molml")
+    batch = collate([atoms_to_structures(atoms, CUTOFF) for atoms in structures[:4]])
+    assert again.exceptions == potential.exceptions
+    assert torch.equal(again.predict(batch).forces, potential.predict(batch).forces)
 
 
 def test_members_of_a_committee(structures: list[Atoms]) -> None:

@@ -25,7 +25,13 @@ FORMULAS = {
     "relu": (lambda x: max(0.0, x), lambda x: float(x > 0)),
     "silu": (lambda x: x * sigma(x), lambda x: sigma(x) * (1 + x * (1 - sigma(x)))),
     "softplus": (lambda x: math.log1p(math.exp(x)), sigma),
+    "gaussian": (lambda x: math.exp(-x * x / 2), lambda x: -x * math.exp(-x * x / 2)),
+    "cosine": (math.cos, lambda x: -math.sin(x)),
+    "reverse_logistic": (lambda x: 1 - sigma(x), lambda x: -sigma(x) * (1 - sigma(x))),
+    "exponential": (lambda x: math.exp(-x), lambda x: -math.exp(-x)),
+    "square": (lambda x: x * x, lambda x: 2 * x),
 }
+UNBOUNDED = {"identity", "relu", "silu", "softplus", "exponential", "square"}
 
 
 def test_every_activation_has_a_formula_here():
@@ -49,12 +55,12 @@ def test_second_derivative_equals_differences_of_the_first(name):
     assert torch.autograd.gradgradcheck(lambda t: activation(name)(t) + 0 * t**2, (x,))
 
 
-@pytest.mark.parametrize("name", sorted(FORMULAS.keys() - {"identity", "relu", "silu", "softplus"}))
+@pytest.mark.parametrize("name", sorted(FORMULAS.keys() - UNBOUNDED))
 def test_bounded_activations_stay_finite_at_extremes(name):
     x = torch.tensor([-np.inf, -1e300, 1e300, np.inf], dtype=torch.float64)
     finite = torch.isfinite(activation(name)(x))
-    # softsign(±inf) = inf / inf has no value
-    assert finite[1:3].all() and (finite.all() or name == "softsign")
+    # softsign(±inf) = inf / inf has no value, nor has cos(±inf)
+    assert finite[1:3].all() and (finite.all() or name in ("softsign", "cosine"))
 
 
 @pytest.mark.parametrize("name", FORMULAS)
@@ -65,5 +71,5 @@ def test_shape_and_type_are_kept(name):
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ValueError, match="one of identity, binary_step, .*softplus, got 'swish'"):
+    with pytest.raises(ValueError, match="one of identity, binary_step, .*square, got 'swish'"):
         activation("swish")

@@ -17,6 +17,21 @@ def test_output_equals_the_formula_in_numpy():
     np.testing.assert_allclose(network(torch.tensor(x)).detach().numpy(), expected, rtol=0, atol=1e-14)
 
 
+def test_every_layer_may_have_its_own_activation():
+    network = MLP(3, [5, 4], 2, activation="tanh square", seed=1, dtype=torch.float64)
+    x = np.random.default_rng(0).normal(size=(7, 3))
+    (w, b), (v, c), (u, d) = [(n.weight.detach().numpy(), n.bias.detach().numpy()) for n in network.layers]
+    expected = (np.tanh(x @ w.T + b) @ v.T + c) ** 2 @ u.T + d
+    np.testing.assert_allclose(network(torch.tensor(x)).detach().numpy(), expected, rtol=0, atol=1e-14)
+    assert "activation=tanh square" in repr(network)
+
+
+@pytest.mark.parametrize(("hidden", "names"), [([5, 4], "tanh tanh tanh"), ([5, 4], ""), ([], "tanh tanh")])
+def test_as_many_activations_as_layers(hidden, names):
+    with pytest.raises(ValueError, match="activation must name one function or . one per layer|one function or"):
+        MLP(3, hidden, 2, activation=names)
+
+
 def test_without_hidden_layers_it_is_linear():
     network = MLP(3, [], 1, seed=0, dtype=torch.float64)
     x, y = torch.randn(2, 4, 3, dtype=torch.float64).unbind()
