@@ -60,19 +60,35 @@ def as_list(X: Trajectories, *, name: str = "X", n_features: int | None = None) 
         found = X.n_features
         if not X.lengths:
             raise ValueError(f"{name} must hold at least one trajectory, got none")
-        if n_features is not None and found != n_features:
-            raise ValueError(f"{name} must have {n_features} features as in the fit, got {found}")
+        _check_width(found, n_features, name)
         return X
-    several = isinstance(X, list | tuple) and len(X) > 0 and all(getattr(x, "ndim", None) == 2 for x in X)
     if isinstance(X, list | tuple) and len(X) == 0:
         raise ValueError(f"{name} must hold at least one trajectory, got an empty list")
-    arrays = [_as_array(x, f"{name}[{i}]") for i, x in enumerate(X)] if several else [_as_array(X, name)]
+    if isinstance(X, list | tuple) and isinstance(X[0], np.ndarray) and X[0].ndim == 1:
+        raise ValueError(
+            f"trajectories of {name} must be arrays (n_frames, n_features), got one of shape {X[0].shape}; "
+            "x.reshape(-1, 1) makes a single feature of it"
+        )
+    arrays = [_as_array(x, f"{name}[{i}]") for i, x in enumerate(X)] if is_several(X) else [_as_array(X, name)]
     widths = {x.shape[1] for x in arrays}
     if len(widths) > 1:
         raise ValueError(f"all trajectories of {name} must have the same features, got widths {sorted(widths)}")
-    if n_features is not None and widths != {n_features}:
-        raise ValueError(f"{name} has {widths.pop()} features, but expected {n_features} features as in the fit")
+    _check_width(widths.pop(), n_features, name)
     return arrays
+
+
+def is_several(X: Trajectories) -> bool:
+    """Whether what is made of X is a list with an array for every trajectory; if not, one array."""
+    return isinstance(X, Streamed) or (
+        isinstance(X, list | tuple) and len(X) > 0 and all(getattr(x, "ndim", None) == 2 for x in X)
+    )
+
+
+def _check_width(found: int, expected: int | None, name: str) -> None:
+    if expected is not None and found != expected:
+        raise ValueError(
+            f"{name} has {found} features, but it is expecting {expected} features as input, those of the fit"
+        )
 
 
 def _as_array(x: Any, name: str) -> Array:
@@ -140,8 +156,7 @@ def check_lengths(lengths: Sequence[int], lagtime: int, *, name: str = "X") -> N
     ValueError
         The message names the shortest trajectory.
     """
-    if not isinstance(lagtime, int | np.integer) or isinstance(lagtime, bool) or lagtime < 0:
-        raise ValueError(f"lagtime must be a whole number of frames, at least 0, got {lagtime!r}")
+    check_lagtime(lagtime)
     shortest = min(range(len(lengths)), key=lambda i: lengths[i])
     if lengths[shortest] <= lagtime:
         raise ValueError(
@@ -150,23 +165,43 @@ def check_lengths(lengths: Sequence[int], lagtime: int, *, name: str = "X") -> N
         )
 
 
+def check_lagtime(lagtime: int, *, least: int = 0) -> None:
+    """Refuse lag times that are not a number of frames.
+
+    Raises
+    ------
+    ValueError
+        If it is no whole number of at least `least`.
+    """
+    if not isinstance(lagtime, int | np.integer) or isinstance(lagtime, bool) or lagtime < least:
+        raise ValueError(f"lagtime must be a whole number of frames, at least {least}, got {lagtime!r}")
+
+
 def _block_length(n_features: int, itemsize: int) -> int:
     return max(1024, BLOCK_BYTES // max(1, n_features * itemsize))
 
 
 def _streamed(X: Streamed, index: int, lagtime: int, name: str) -> Iterator[tuple[int, int, Array, Array]]:
-    tail: Array | None = None
+    tail = np.zeros((0, X.n_features))
     first = 0
     for block in X.blocks(index, _block_length(X.n_features, 8)):
-        start = first + (0 if tail is None else len(tail))
-        _check_finite(block, index, start, name)
-        frames = block if tail is None or not len(tail) else np.concatenate([tail, block])
+        if block.ndim != 2 or block.shape[1] != X.n_features:
+            raise ValueError(
+                f"{name} must give pieces of {X.n_features} features, got one of shape {block.shape} in trajectory {index}"
+            )
+        _check_finite(block, index, first + len(tail), name)
+        frames = np.concatenate([tail, block]) if len(tail) else block
         n = len(frames) - lagtime
         if n > 0:
             yield index, first, frames[:n], frames[lagtime:]
             first += n
             frames = frames[n:]
         tail = np.array(frames)
+    if first + len(tail) != X.lengths[index]:
+        raise ValueError(
+            f"{name} must give all frames of its trajectories, got {first + len(tail)} of the "
+            f"{X.lengths[index]} frames of trajectory {index}; the file may be damaged or still be written"
+        )
 
 
 def _check_finite(x: Array, index: int, first: int, name: str) -> None:
