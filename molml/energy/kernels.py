@@ -4,9 +4,10 @@ The reference is :func:`molml.energy.features.reference_features`; here the same
 
     pair vectors --moments--> A --invariants--> B --combination--> features,
 
-each with its vector-Jacobian product (forces) and its Jacobian-vector product (training on forces). dG/dR is never
-stored. Neighbours are handled element by element, padded to whole vector registers, the loop over neighbours innermost;
-invariants are computed for LANES atoms at a time, the loop over atoms innermost.
+each with its vector-Jacobian product (forces) and its Jacobian-vector product (training on forces). dG/dR is stored
+only where asked for (:meth:`FeatureKernel.derivatives`). Neighbours are handled element by element, padded to whole
+vector registers, the loop over neighbours innermost; invariants are computed for LANES atoms at a time, the loop over
+atoms innermost.
 """
 
 from __future__ import annotations
@@ -658,7 +659,7 @@ def _triples(
                 by_cosine = by_j = by_k = by_3 = 0.0
                 for t in range(len(table)):
                     weight = _pair_weight(table[t], pairs.neighbour[p], pairs.neighbour[q], atomic_number)
-                    if weight == 0.0 or (table[t, 6] != 0.0 and f_3 == 0.0):
+                    if weight == 0.0 or (table[t, 6] != 0.0 and f_3 == 0.0) or (mode == VJP and out[t] == 0.0):
                         continue
                     value, v_c, v_j, v_k, v_3 = _angle_function(table[t], scale[t], whole[t], cosine, sides, f, d)
                     if mode == VALUES:
@@ -744,6 +745,8 @@ def _compact_triples(
                     f_j, f_k = flank[j, t], flank[k, t]
                     if f_j == 0.0 or f_k == 0.0 or not table[t, 4] < angle < table[t, 5]:
                         continue
+                    if mode == VJP and out[t] == 0.0:
+                        continue
                     weight = _pair_weight(table[t], pairs.neighbour[p], pairs.neighbour[q], atomic_number)
                     if weight == 0.0:
                         continue
@@ -771,6 +774,88 @@ def _compact_triples(
                         motion[q, a] += by_k * unit[k, a] + by_cosine * bend_k[a] + by_3 * side[a]
 
 
+class _Slopes(NamedTuple):
+    """Room for the derivatives of one atom's moments and invariants."""
+
+    turn: np.ndarray  # (3, room)
+    harmonics: np.ndarray  # (width, room)
+    turned: np.ndarray  # (3, width, room)
+    moments: np.ndarray  # (n_moments, 3 room): dA / d vector, axis-major
+    rows: np.ndarray  # (n_invariants, 3 room): dB / d vector, axis-major
+
+
+@jit
+def _slopes(work: _Work, basis: Basis, n_moments: int, n_invariants: int) -> _Slopes:
+    width, room = (basis.degree + 1) ** 2, len(work.order)
+    return _Slopes(
+        np.empty((3, room)),
+        np.empty((width, room)),
+        np.empty((3, width, room)),
+        np.zeros((n_moments, 3 * room)),
+        np.empty((n_invariants, 3 * room)),
+    )
+
+
+@jit
+def _atom_jacobian(
+    i: int, pairs: Pairs, basis: Basis, invariants: Invariants, own: np.ndarray, work: _Work, slopes: _Slopes
+) -> int:
+    """Write dB / d vector of atom ``i``, whose moments are ``own``, to ``slopes.rows``.
+
+    Returns the number of places in use: the derivative by component ``axis`` of the vector at place k is in column
+    axis · places + k.
+    """
+    group, geometry, shell, slope = work.group, work.geometry, work.shell, work.slope
+    turn, harmonics, turned, change, rows = slopes
+    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
+    n_scalars, width = len(basis.scalar_radial), (basis.degree + 1) ** 2
+    n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
+    length = _prepare(i, pairs, basis, work)
+    for axis in range(3):
+        for k in range(length):
+            r = geometry[3, k]
+            for b in range(3):
+                turn[b, k] = ((1.0 if b == axis else 0.0) - geometry[axis, k] * geometry[b, k]) / r
+        _harmonic_changes(length, basis, work, turn, harmonics, turned[axis])
+    total = 3 * length
+    change[:, :total] = 0.0
+    for e in range(pairs.n_elements):
+        a, b = group[e], group[e + 1]
+        for axis in range(3):
+            place = axis * length
+            for s in range(n_scalars):
+                w, n = basis.scalar_weight[s, e], basis.scalar_radial[s]
+                if w != 0.0:
+                    for k in range(a, b):
+                        change[s, place + k] = w * slope[n, k] * geometry[axis, k]
+            for s in range(len(basis.tensor_radial)):
+                w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
+                if w != 0.0:
+                    for lm in range(width):
+                        for k in range(a, b):
+                            stretched = slope[n, k] * geometry[axis, k] * harmonics[lm, k]
+                            change[base + lm, place + k] = w * (stretched + shell[n, k] * turned[axis, lm, k])
+    rows[:, :total] = 0.0
+    for f in range(n_linear):
+        for k in range(total):
+            rows[f, k] = change[linear[f], k]
+    for f in range(n_quadratic):
+        target = rows[n_linear + f]
+        for t in range(quadratic[f, 2]):
+            a, b = quadratic[f, 0] + t, quadratic[f, 1] + t
+            x, y = own[a], own[b]
+            for k in range(total):
+                target[k] += x * change[b, k] + y * change[a, k]
+    for f in range(n_cubic):
+        target = rows[n_linear + n_quadratic + f]
+        for t in range(cubic_start[f], cubic_start[f + 1]):
+            a, b, c, v = cubic_columns[t, 0], cubic_columns[t, 1], cubic_columns[t, 2], cubic_value[t]
+            x, y, z = v * own[b] * own[c], v * own[a] * own[c], v * own[a] * own[b]
+            for k in range(total):
+                target[k] += x * change[a, k] + y * change[b, k] + z * change[c, k]
+    return length
+
+
 @jit
 def _jacobian(
     atoms: np.ndarray,
@@ -788,66 +873,18 @@ def _jacobian(
     r_a · dB_f / d r_b in Voigt order xx yy zz yz xz xy.
     """
     work = _workspace(pairs, basis)
-    order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
-    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
-    n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
-    n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
-    harmonics, turned = np.empty((width, room)), np.empty((3, width, room))
-    turn = np.empty((3, room))
-    slopes = np.zeros((moments.shape[1], 3 * room))  # dA / d vector, axis-major
-    rows = np.empty((n_linear + n_quadratic + n_cubic, 3 * room))
+    n_invariants = len(invariants.linear) + len(invariants.quadratic) + len(invariants.cubic_start) - 1
+    slopes = _slopes(work, basis, moments.shape[1], n_invariants)
+    rows = slopes.rows
     for i in atoms:
-        length = _prepare(i, pairs, basis, work)
-        for axis in range(3):
-            for k in range(length):
-                r = geometry[3, k]
-                for b in range(3):
-                    turn[b, k] = ((1.0 if b == axis else 0.0) - geometry[axis, k] * geometry[b, k]) / r
-            _harmonic_changes(length, basis, work, turn, harmonics, turned[axis])
-        total = 3 * length
-        slopes[:, :total] = 0.0
-        for e in range(pairs.n_elements):
-            a, b = group[e], group[e + 1]
-            for axis in range(3):
-                place = axis * length
-                for s in range(n_scalars):
-                    w, n = basis.scalar_weight[s, e], basis.scalar_radial[s]
-                    if w != 0.0:
-                        for k in range(a, b):
-                            slopes[s, place + k] = w * slope[n, k] * geometry[axis, k]
-                for s in range(len(basis.tensor_radial)):
-                    w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
-                    if w != 0.0:
-                        for lm in range(width):
-                            for k in range(a, b):
-                                stretched = slope[n, k] * geometry[axis, k] * harmonics[lm, k]
-                                slopes[base + lm, place + k] = w * (stretched + shell[n, k] * turned[axis, lm, k])
-        own = moments[i]
-        rows[:, :total] = 0.0
-        for f in range(n_linear):
-            for k in range(total):
-                rows[f, k] = slopes[linear[f], k]
-        for f in range(n_quadratic):
-            target = rows[n_linear + f]
-            for t in range(quadratic[f, 2]):
-                a, b = quadratic[f, 0] + t, quadratic[f, 1] + t
-                x, y = own[a], own[b]
-                for k in range(total):
-                    target[k] += x * slopes[b, k] + y * slopes[a, k]
-        for f in range(n_cubic):
-            target = rows[n_linear + n_quadratic + f]
-            for t in range(cubic_start[f], cubic_start[f + 1]):
-                a, b, c, v = cubic_columns[t, 0], cubic_columns[t, 1], cubic_columns[t, 2], cubic_value[t]
-                x, y, z = v * own[b] * own[c], v * own[a] * own[c], v * own[a] * own[b]
-                for k in range(total):
-                    target[k] += x * slopes[a, k] + y * slopes[b, k] + z * slopes[c, k]
+        length = _atom_jacobian(i, pairs, basis, invariants, moments[i], work, slopes)
         for k in range(length):
-            p = order[k]
+            p = work.order[k]
             if p < 0:
                 continue
             here, there = forces[pairs.first[p]], forces[pairs.second[p]]
             r_x, r_y, r_z = pairs.vectors[p, 0], pairs.vectors[p, 1], pairs.vectors[p, 2]
-            for f in range(rows.shape[0]):
+            for f in range(n_invariants):
                 x, y, z = rows[f, k], rows[f, length + k], rows[f, 2 * length + k]
                 at = column + f
                 there[0, at] += x
@@ -862,6 +899,76 @@ def _jacobian(
                 virial[3, at] += 0.5 * (r_y * z + r_z * y)
                 virial[4, at] += 0.5 * (r_x * z + r_z * x)
                 virial[5, at] += 0.5 * (r_x * y + r_y * x)
+
+
+@jit
+def _pair_jacobian(
+    low: int,
+    high: int,
+    atoms: np.ndarray,
+    pairs: Pairs,
+    basis: Basis,
+    invariants: Invariants,
+    moments: np.ndarray,
+    place: np.ndarray,
+    block: np.ndarray,
+) -> None:
+    """Write dB / d vector of ``atoms`` to ``block``, where the pairs of atoms[k] begin in row place[k]."""
+    work = _workspace(pairs, basis)
+    n_invariants = len(invariants.linear) + len(invariants.quadratic) + len(invariants.cubic_start) - 1
+    slopes = _slopes(work, basis, moments.shape[1], n_invariants)
+    for atom in range(low, high):
+        i = atoms[atom]
+        length = _atom_jacobian(i, pairs, basis, invariants, moments[i], work, slopes)
+        for k in range(length):
+            if work.order[k] >= 0:
+                row = block[place[atom] + work.order[k] - pairs.start[i]]
+                for axis in range(3):
+                    for f in range(n_invariants):
+                        row[axis, f] = slopes.rows[f, axis * length + k]
+
+
+@jit
+def _stored_vjp(
+    low: int,
+    high: int,
+    atoms: np.ndarray,
+    start: np.ndarray,
+    place: np.ndarray,
+    block: np.ndarray,
+    weights: np.ndarray,
+    gradient: np.ndarray,
+) -> None:
+    """gradient[pair] = weights · dG / d vector, from the rows of :func:`_pair_jacobian`."""
+    for atom in range(low, high):
+        i, own = atoms[atom], weights[atom]
+        for k in range(start[i + 1] - start[i]):
+            for axis in range(3):
+                row, total = block[place[atom] + k, axis], 0.0
+                for f in range(len(own)):
+                    total += own[f] * row[f]
+                gradient[start[i] + k, axis] = total
+
+
+@jit
+def _stored_jvp(
+    low: int,
+    high: int,
+    atoms: np.ndarray,
+    start: np.ndarray,
+    place: np.ndarray,
+    block: np.ndarray,
+    directions: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """out[k] = change of G of atoms[k] along ``directions``, from the rows of :func:`_pair_jacobian`."""
+    for atom in range(low, high):
+        i, own = atoms[atom], out[atom]
+        own[:] = 0.0
+        for k in range(start[i + 1] - start[i]):
+            row, move = block[place[atom] + k], directions[start[i] + k]
+            for f in range(len(own)):
+                own[f] += move[0] * row[0, f] + move[1] * row[1, f] + move[2] * row[2, f]
 
 
 class Neighbourhood(NamedTuple):
@@ -985,6 +1092,59 @@ class FeatureKernel:
         ).T
         return forces @ combination, virial @ combination
 
+    def derivatives(self, near: Neighbourhood, moments: np.ndarray) -> list[np.ndarray]:
+        """dG / d(pair vectors), to be kept: :meth:`stored_vjp` and :meth:`stored_jvp` multiply by it.
+
+        Returns
+        -------
+        list of array, shape (n_pairs of the element's atoms, 3, n_functions)
+            One per element; the pairs of an atom lie together, atom after atom.
+        """
+        blocks = []
+        for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
+            place, members = _members(near, atoms)
+            block = np.zeros((len(members), 3, centre.n_invariants))
+            tables = self.tables.basis, centre.invariants, moments
+            _share(_pair_jacobian, len(atoms), atoms, near.pairs, *tables, place, block)
+            for f in range(centre.n_moment_invariants, centre.n_invariants):
+                block[:, :, f] = self._triple_gradient(near, atoms, centre, f)[members]
+            blocks.append(_combined(block, centre))
+        return blocks
+
+    def derivatives_size(self, near: Neighbourhood) -> int:
+        """Bytes that :meth:`derivatives` takes."""
+        start, centres = near.pairs.start, self.tables.centres
+        n_pairs = [int((start[atoms + 1] - start[atoms]).sum()) for atoms in near.atoms]
+        return sum(8 * 3 * n * centre.n_functions for n, centre in zip(n_pairs, centres, strict=True))
+
+    def stored_vjp(self, near: Neighbourhood, derivatives: list[np.ndarray], weights: list[np.ndarray]) -> np.ndarray:
+        """:meth:`vjp` by what :meth:`derivatives` gave."""
+        gradient = np.empty_like(near.pairs.vectors)
+        for atoms, block, w in zip(near.atoms, derivatives, weights, strict=True):
+            own = np.ascontiguousarray(w)
+            _share(_stored_vjp, len(atoms), atoms, near.pairs.start, _members(near, atoms)[0], block, own, gradient)
+        return gradient
+
+    def stored_jvp(
+        self, near: Neighbourhood, derivatives: list[np.ndarray], directions: np.ndarray
+    ) -> list[np.ndarray]:
+        """:meth:`jvp` by what :meth:`derivatives` gave."""
+        directions, changes = np.ascontiguousarray(directions), []
+        for atoms, block in zip(near.atoms, derivatives, strict=True):
+            change, place = np.empty((len(atoms), block.shape[2])), _members(near, atoms)[0]
+            _share(_stored_jvp, len(atoms), atoms, near.pairs.start, place, block, directions, change)
+            changes.append(change)
+        return changes
+
+    def _triple_gradient(self, near: Neighbourhood, atoms: np.ndarray, centre: CentreTables, f: int) -> np.ndarray:
+        """d(sum of one function over the atoms) / d(pair vectors), for a function of pairs of neighbours."""
+        # one vector-Jacobian product a function: slow, but it runs once per structure
+        weights = np.zeros((len(atoms), centre.n_invariants))
+        weights[:, f] = 1.0
+        gradient = np.zeros_like(near.pairs.vectors)
+        self._triples(VJP, near, atoms, centre, weights, gradient)
+        return gradient
+
     def _triple_jacobian(
         self,
         near: Neighbourhood,
@@ -994,12 +1154,8 @@ class FeatureKernel:
         forces: np.ndarray,
         virial: np.ndarray,
     ) -> None:
-        # one vector-Jacobian product a function: slow, but such functions are few and this runs once per structure
         for f in range(centre.n_moment_invariants, centre.n_invariants):
-            weights = np.zeros((len(atoms), centre.n_invariants))
-            weights[:, f] = 1.0
-            gradient = np.zeros_like(near.pairs.vectors)
-            self._triples(VJP, near, atoms, centre, weights, gradient)
+            gradient = self._triple_gradient(near, atoms, centre, f)
             np.add.at(forces[:, :, column], near.pairs.second, gradient)
             np.subtract.at(forces[:, :, column], near.pairs.first, gradient)
             strain = near.pairs.vectors.T @ gradient
@@ -1025,6 +1181,14 @@ class FeatureKernel:
         if len(centre.compact):
             tables = centre.compact, self._numbers, column
             _share(_compact_triples, len(atoms), mode, atoms, near.pairs, *tables, features, motion)
+
+
+def _members(near: Neighbourhood, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of ``atoms``, atom after atom, and where those of each atom begin among them."""
+    start = near.pairs.start
+    counts = start[atoms + 1] - start[atoms]
+    place = np.cumsum(counts) - counts
+    return place, np.arange(int(counts.sum())) + np.repeat(start[atoms] - place, counts)
 
 
 def _combined(invariants: np.ndarray, centre: CentreTables) -> np.ndarray:

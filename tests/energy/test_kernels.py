@@ -107,11 +107,14 @@ def compare(functions: SymmetryFunctions, kernel: FeatureKernel, batch: Structur
         b = np.concatenate([x.detach().numpy().ravel() for x in theirs])
         return float(np.abs(a - b).max(initial=0.0) / max(np.abs(b).max(initial=0.0), 1.0))
 
+    stored = kernel.derivatives(near, moments)
     adjoint = sum(float((w * c).sum()) for w, c in zip(weights, changes, strict=True))
     return {
         "values": off(values, reference),
         "vjp": off([vjp], [gradient]),
         "jvp": off(changes, list(jvp)),
+        "stored vjp": off([kernel.stored_vjp(near, stored, weights)], [gradient]),
+        "stored jvp": off(kernel.stored_jvp(near, stored, directions), list(jvp)),
         "adjoint": abs(adjoint - float((vjp * directions).sum())) / max(abs(adjoint), 1.0),
     }
 
@@ -167,6 +170,14 @@ def test_no_function_at_all() -> None:
     assert [block.shape for block in kernel.values(near, moments)] == [(1, 0), (1, 0)]
     assert not kernel.vjp(near, moments, [np.zeros((1, 0))] * 2).any()
     assert kernel.jacobian(near, moments)[0].shape == (2, 3, 0)
+
+
+def test_size_of_the_derivatives(random_structures) -> None:
+    _, kernel = kernel_of()
+    near = near_of(kernel, collate([atoms_to_structures(atoms, CUTOFF) for atoms in random_structures(7, seed=4)]))
+    stored = kernel.derivatives(near, kernel.moments(near))
+    assert kernel.derivatives_size(near) == sum(block.nbytes for block in stored)
+    assert sum(len(block) for block in stored) == len(near.pairs.first)
 
 
 def test_pairs_beyond_the_cutoff_do_not_count(random_structures) -> None:
