@@ -19,6 +19,7 @@ FrameWeights = Array | Sequence[Array]
 EPSILON = 1e-6
 """Least variance, in the scale in which every feature has variance 1, of a direction that counts."""
 
+_FLOAT64 = float(np.finfo(np.float64).eps)
 _ROWS = 2048  # pieces that stay in the processor's cache; in float32 also the longest sum in that precision
 
 
@@ -269,11 +270,6 @@ class Covariances:
         self._check_filled()
         return _symmetric(self._cross / (2 * self.weight))
 
-    @property
-    def noise(self) -> Array:
-        """(n_features,): a standard deviation that rounding of the input could make."""
-        return self.resolution * np.maximum(np.abs(self.mean_0), np.abs(self.mean_t))
-
     def _frames(self, which: int) -> tuple[Array, Array]:
         self._check_filled()
         both = slice(0, 2) if self.reversible else slice(which, which + 1)
@@ -288,33 +284,37 @@ class Covariances:
             raise ValueError("covariances need trajectories, got none yet; call update(X)")
 
 
-def whitening(covariance: Array, *, epsilon: float = EPSILON, noise: Array | float = 0.0) -> Array:
+def whitening(
+    covariance: Array, *, mean: Array | float = 0.0, epsilon: float = EPSILON, resolution: float = _FLOAT64
+) -> Array:
     """W with Wᵀ C W = 1, over all directions in which there is variance.
 
-    Features are scaled to variance 1 first, so that the rank does not depend on their units. A direction counts if its
-    variance in this scale is more than `epsilon`; a feature, if its standard deviation is more than `noise`.
+    A feature counts if its standard deviation is more than rounding of numbers as large as its mean can make. Features
+    are then scaled to variance 1, so that the rank does not depend on their units, and a direction counts if its
+    variance in this scale is more than `epsilon`, and more than n_features times the resolution.
 
     Parameters
     ----------
     covariance : array (n_features, n_features)
         Symmetric.
+    mean : array (n_features,) or float
     epsilon : float
-    noise : array (n_features,) or float
+    resolution : float
+        Relative distance of neighbouring numbers of the data, as in `Covariances`.
 
     Returns
     -------
     array (n_features, rank)
         By descending variance; zero for features that do not count. The rank may be 0.
     """
+    resolution = max(resolution, _FLOAT64)
     deviation = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    varies = deviation > noise
+    varies = deviation > resolution * np.abs(mean)
     scale = deviation[varies]
-    result = np.zeros((len(deviation), 0))
     if not len(scale):
-        return result
+        return np.zeros((len(deviation), 0))
     values, vectors = scipy.linalg.eigh(covariance[np.ix_(varies, varies)] / scale / scale[:, None])
-    # what rounding alone can make of a zero
-    kept = np.flatnonzero(values > max(epsilon, len(scale) * np.finfo(np.float64).eps))[::-1]
+    kept = np.flatnonzero(values > max(epsilon, len(scale) * resolution))[::-1]
     result = np.zeros((len(deviation), len(kept)))
     result[varies] = vectors[:, kept] / np.sqrt(values[kept]) / scale[:, None]
     return result
@@ -351,7 +351,7 @@ def koopman_weights(covariances: Covariances, *, epsilon: float = EPSILON) -> Ca
     if covariances.reversible:
         raise ValueError("koopman_weights need covariances of one direction of time, got reversible ones")
     mean = covariances.mean_0
-    white = whitening(covariances.c00, epsilon=epsilon, noise=covariances.noise)
+    white = whitening(covariances.c00, mean=mean, epsilon=epsilon, resolution=covariances.resolution)
     leaving = np.eye(white.shape[1]) - (white.T @ covariances.c0t @ white).T
     if white.shape[1] and np.linalg.cond(leaving) > 1e10:
         raise ValueError(

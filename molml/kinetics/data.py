@@ -187,7 +187,8 @@ def _streamed(X: Streamed, index: int, lagtime: int, name: str) -> Iterator[tupl
     for block in X.blocks(index, _block_length(X.n_features, 8)):
         if block.ndim != 2 or block.shape[1] != X.n_features:
             raise ValueError(
-                f"{name} must give pieces of {X.n_features} features, got one of shape {block.shape} in trajectory {index}"
+                f"{name} must give pieces of {X.n_features} features, got one of shape {block.shape} in trajectory "
+                f"{index}"
             )
         _check_finite(block, index, first + len(tail), name)
         frames = np.concatenate([tail, block]) if len(tail) else block
