@@ -126,8 +126,8 @@ def label_frames(
     ValueError
         If a structure or a label is wrong, or a key that is not one of the standard names occurs nowhere.
     """
-    eV = _unit("energy_unit", energy_unit or "eV", ENERGY_UNITS)
-    angstrom = _unit("length_unit", length_unit or "Å", LENGTH_UNITS)
+    eV = unit_value("energy_unit", energy_unit or "eV", ENERGY_UNITS)
+    angstrom = unit_value("length_unit", length_unit or "Å", LENGTH_UNITS)
     frames = []
     present: set[str] = set()
     for source, atoms in structures:
@@ -353,7 +353,22 @@ def symmetric_tensor(value: Any, name: str) -> NDArray[np.float64]:
     return (array + array.T) / 2
 
 
-def _unit(name: str, unit: str, known: Mapping[str, float]) -> float:
+def unit_value(name: str, unit: str, known: Mapping[str, float]) -> float:
+    """Value of a unit in those of molml.
+
+    Parameters
+    ----------
+    name : str
+        Of the keyword that names the unit, for the error.
+    unit : str
+    known : mapping from name to value
+        :data:`ENERGY_UNITS` or :data:`LENGTH_UNITS`.
+
+    Raises
+    ------
+    ValueError
+        If it is none of the known ones.
+    """
     factors = {key.lower(): factor for key, factor in known.items()}
     if unit.lower() not in factors:
         raise ValueError(f"{name} must be one of {', '.join(known)}, got {unit!r}")

@@ -58,9 +58,10 @@ def read_structures(
     Parameters
     ----------
     path : path
-        Extended XYZ (``.xyz``, ``.extxyz``, also followed by ``.xz``, ``.gz``, ``.bz2``), ASE database (``.db``), ASE
-        trajectory (``.traj``) or NumPy archive in the keys of MD17, rMD17 and sGDML (``.npz``). Archives that hold
-        ``train_*`` and ``test_*`` arrays give the training part; ``FILE.npz:test`` gives the other.
+        Extended XYZ (``.xyz``, ``.extxyz``) or RuNNer's and n2p2's format (``.data``), both also followed by ``.xz``,
+        ``.gz``, ``.bz2``; ASE database (``.db``), ASE trajectory (``.traj``) or NumPy archive in the keys of MD17,
+        rMD17 and sGDML (``.npz``). Archives that hold ``train_*`` and ``test_*`` arrays give the training part;
+        ``FILE.npz:test`` gives the other.
     energy_key, forces_key, stress_key, weight_key : str or None
         Names of the labels; None leaves a label out. They are looked for in `info`, `arrays` and the results of the
         calculator. Where electrons are smeared, forces are derivatives of ``"free_energy"``, not of ``"energy"``.
@@ -69,9 +70,9 @@ def read_structures(
         Name of a virial in units of energy to take instead of the stress: ``stress = -virial / volume``, the sign of
         QUIP, GAP and MACE files.
     energy_unit : {"eV", "hartree", "kcal/mol", "kJ/mol"} or None
-        Unit of the file. None: the unit an archive states (``e_unit``), otherwise eV.
+        Unit of the file. None: the unit an archive states (``e_unit``), hartree for ``.data``, otherwise eV.
     length_unit : {"Å", "bohr", "nm"} or None
-        None: the unit an archive states (``r_unit``), otherwise Å.
+        None: the unit an archive states (``r_unit``), bohr for ``.data``, otherwise Å.
     index : slice or None
         Which frames to read.
 
@@ -118,6 +119,12 @@ def read_frames(
     raw: Iterable[tuple[int, ase.Atoms]]
     if kind in (".xyz", ".extxyz"):
         raw = _extxyz(file, compression, window)
+    elif kind == ".data":
+        # it reads texts with what is here
+        from molml.energy.runner_data import runner_frames
+
+        raw = runner_frames(text_of(file, compression), file.name, window)
+        energy_unit, length_unit = energy_unit or "hartree", length_unit or "bohr"
     elif compression == "" and kind == ".npz":
         raw, stated_energy, stated_length = _npz(file, part or "train", window)
         energy_unit, length_unit = energy_unit or stated_energy, length_unit or stated_length
@@ -127,8 +134,8 @@ def read_frames(
         raw = _database(file, window)
     else:
         raise ValueError(
-            f"cannot read {file.name}: known endings are .xyz and .extxyz (also with .xz, .gz, .bz2), .db, .traj and "
-            ".npz; read other formats with ase.io.read(..., ':') and pass the list of Atoms"
+            f"cannot read {file.name}: known endings are .xyz, .extxyz, .data (also with .xz, .gz, .bz2), .db, .traj "
+            "and .npz; read other formats with ase.io.read(..., ':') and pass the list of Atoms"
         )
     frames = label_frames(
         ((f"{file.name}:{number}", atoms) for number, atoms in raw),
@@ -155,7 +162,7 @@ def _file_and_part(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
 def _extxyz(path: Path, compression: str, window: slice) -> Iterator[tuple[int, ase.Atoms]]:
     from ase.io.extxyz import read_xyz
 
-    lines = _text(path, compression).split("\n")
+    lines = text_of(path, compression).split("\n")
     spans = list(_spans(lines, path.name))
     for number in range(len(spans))[window]:
         start, stop = spans[number]
@@ -176,7 +183,21 @@ _UNPACK: Mapping[str, Callable[[bytes], bytes]] = {
 }
 
 
-def _text(path: Path, compression: str) -> str:
+def text_of(path: Path, compression: str) -> str:
+    """Text of a file.
+
+    Parameters
+    ----------
+    path : Path
+    compression : {"", ".xz", ".gz", ".bz2"}
+
+    Raises
+    ------
+    ValueError
+        If it cannot be unpacked or is not UTF-8.
+    FileNotFoundError
+        If there is no such file.
+    """
     packed = path.read_bytes()
     try:
         data = _UNPACK[compression](packed)

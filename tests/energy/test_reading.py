@@ -357,7 +357,7 @@ def test_files_of_another_kind(write, name, message):
 @pytest.mark.parametrize("name", ["a.cif", "a.xyz.zip", "a.traj.gz", "POSCAR"])
 def test_unknown_endings(write, name):
     with refused(
-        f"cannot read {name}: known endings are .xyz and .extxyz (also with .xz, .gz, .bz2), .db, .traj and .npz"
+        f"cannot read {name}: known endings are .xyz, .extxyz, .data (also with .xz, .gz, .bz2), .db, .traj and .npz"
     ):
         read_structures(write(name, FRAME))
 
