@@ -1,7 +1,7 @@
 """Counting transitions of discrete trajectories, and the sets of states that they connect.
 
-A discrete trajectory is an integer array (n_frames,): the state of every frame, from 0. The state -1 stands for no state
-at all (a frame that was discarded, a gap); pairs of frames that include it are not counted.
+A discrete trajectory is an integer array (n_frames,): the state of every frame, from 0. The state -1 stands for no
+state at all (a frame that was discarded, a gap); pairs of frames that include it are not counted.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def discrete_trajectories(dtrajs: Any, *, name: str = "dtrajs") -> list[Array]:
     for i, states in enumerate(trajectories):
         if states.ndim != 1:
             raise ValueError(
-                f"{name}[{i}] must be one-dimensional, got shape {states.shape}; give one array of states per trajectory"
+                f"{name}[{i}] must be one-dimensional, got shape {states.shape}; give one array for each trajectory"
             )
         if states.dtype.kind not in "iu" and len(states):
             raise TypeError(
@@ -89,8 +89,9 @@ def transition_counts(
         Number of states; if not given, one more than the largest.
     counting : {"sliding", "strided", "effective"}
         "sliding": every pair of frames (t, t + lagtime); what estimates are made of. "strided": the pairs that begin at
-        0, lagtime, 2 lagtime, …, which share no step. "effective": sliding counts divided by the lag time, the number of
-        pairs that share no step; what intervals are made of. Where memory outlasts the lag time, even these are too many.
+        0, lagtime, 2 lagtime, …, which share no step. "effective": sliding counts divided by the lag time, the number
+        of pairs that share no step; what intervals are made of. Where memory outlasts the lag time, even these are too
+        many.
     sparse : bool
         Give a scipy.sparse.csr_array, in memory proportional to the number of different transitions.
 
@@ -131,8 +132,8 @@ def transition_counts(
         raise ValueError("dtrajs must visit a state, got -1 (none) in every frame")
     if not sparse and n_states > MOST_DENSE:
         raise ValueError(
-            f"a full matrix of {n_states} states would take {8e-9 * n_states**2:.0f} GB: at most {MOST_DENSE} states are "
-            "counted in one; choose sparse=True, or fewer states"
+            f"full matrices are made of at most {MOST_DENSE} states, got {n_states}, which would take "
+            f"{8e-9 * n_states**2:.0f} GB; choose sparse=True, or fewer states"
         )
     count = _sparse_counts if sparse else _dense_counts
     counts = count(trajectories, lagtime, lagtime if counting == "strided" else 1, n_states)
@@ -222,7 +223,7 @@ def connected_sets(counts: Counts) -> list[Array]:
     Returns
     -------
     list of integer array
-        The states of each, ascending; first the set with the most counts inside, of equals the one with the lowest state.
+        The states of each, ascending; first the set with the most counts inside; ties go by the lowest state.
 
     Examples
     --------

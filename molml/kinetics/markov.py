@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from molml.io import Container
-from molml.kinetics.counting import active_set, discrete_trajectories, transition_counts, warn_of_left_out
+from molml.kinetics.counting import ActiveSet, active_set, discrete_trajectories, transition_counts, warn_of_left_out
 from molml.kinetics.files import load_estimator, save_estimator
 from molml.kinetics.passage import committor, mean_first_passage_times, stationary_distribution
 from molml.kinetics.reversible import count_graph, log_potentials, reversible_flows, transition_probabilities
@@ -103,8 +103,9 @@ class MarkovStateModel(BaseEstimator):
             If states that were visited are not in the active set.
         """
         counts = transition_counts(dtrajs, self.lagtime, counting=self.counting, sparse=self.sparse)
-        warn_of_left_out(active_set(counts))
-        return self.fit_counts(counts)
+        active = active_set(counts)
+        warn_of_left_out(active)
+        return self._fit(active, counts.shape[0])
 
     def fit_counts(self, counts: Any) -> Self:
         """Estimate from counts; without a warning if states are left out.
@@ -119,10 +120,11 @@ class MarkovStateModel(BaseEstimator):
         TypeError, ValueError, ArithmeticError
             As in `fit`.
         """
-        if not isinstance(self.lagtime, int | np.integer) or isinstance(self.lagtime, bool) or self.lagtime < 1:
-            raise ValueError(f"lagtime must be a whole number of frames, at least 1, got {self.lagtime!r}")
-        active = active_set(counts)
-        self.n_states_ = int(counts.shape[0])
+        check_positive("lagtime", self.lagtime)
+        return self._fit(active_set(counts), np.shape(counts)[0])
+
+    def _fit(self, active: ActiveSet, n_states: int) -> Self:
+        self.n_states_ = n_states
         self.active_states_ = active.states
         self.active_count_fraction_ = active.count_fraction
         self.counts_ = csr_array(active.counts) if self.sparse else _full(active.counts)
@@ -134,9 +136,8 @@ class MarkovStateModel(BaseEstimator):
             )
         else:
             departures = np.asarray(self.counts_.sum(axis=1)).ravel()
-            self.transition_matrix_ = (
-                csr_array(diags_array(1 / departures) @ self.counts_) if self.sparse else self.counts_ / departures[:, None]
-            )
+            scale = diags_array(1 / departures) if self.sparse else np.diag(1 / departures)
+            self.transition_matrix_ = scale @ self.counts_
             self.stationary_distribution_ = stationary_distribution(self.transition_matrix_)
         return self
 
@@ -217,7 +218,7 @@ class MarkovStateModel(BaseEstimator):
         n_active = len(self.active_states_)
         if n is None and self.sparse:
             raise ValueError("n must be given for a sparse model: how many eigenvalues or timescales are wanted")
-        n = n_active if n is None else min(_check_positive("n", n), n_active)
+        n = n_active if n is None else min(check_positive("n", n), n_active)
         return self._reversible_spectrum(n) if self.reversible else self._general_spectrum(n, vectors)
 
     def _reversible_spectrum(self, n: int) -> tuple[Array, Array, Array]:
@@ -225,8 +226,8 @@ class MarkovStateModel(BaseEstimator):
         n_active = len(root)
         if self.sparse and n < n_active - 1:
             symmetric = diags_array(root) @ self.transition_matrix_ @ diags_array(1 / root)
-            # Slow processes crowd below 1, where Lanczos iterations tell them apart late: the inverse of 1.01 - S spreads
-            # them. The start is random, since the known first vector would not leave its own space.
+            # Slow processes crowd below 1, where Lanczos iterations tell them apart late: the inverse of 1.01 - S
+            # spreads them. The start is random, since the known first vector would not leave its own space.
             start = np.random.default_rng(0).normal(size=n_active)
             values, modes = eigsh((symmetric + symmetric.T) / 2, n, sigma=1.01, which="LM", v0=start)
         else:
@@ -275,9 +276,9 @@ class MarkovStateModel(BaseEstimator):
         Returns
         -------
         array (n,)
-            Descending. 0 for eigenvalues that are real and not positive, inf for those that rounding does not tell from 1.
+            Descending. 0 for eigenvalues that are real and not positive, inf for those that equal 1 to rounding.
         """
-        values = self.eigenvalues(None if n is None else _check_positive("n", n) + 1)[1:]
+        values = self.eigenvalues(None if n is None else check_positive("n", n) + 1)[1:]
         decay = np.where(np.iscomplex(values), np.abs(values), values.real)
         with np.errstate(divide="ignore", invalid="ignore"):
             times = np.where(decay <= 0, 0.0, np.where(decay >= 1, np.inf, -self.lagtime / np.log(decay)))
@@ -308,7 +309,7 @@ class MarkovStateModel(BaseEstimator):
         """
         if not self.reversible:
             raise ValueError("score needs the real eigenvectors of a reversible model; choose reversible=True")
-        n = min(_check_positive("n", n), len(self.active_states) - 1)
+        n = min(check_positive("n", n), len(self.active_states) - 1)
         modes = self.eigenvectors_right(n + 1) if n else np.ones((1, 1))
         largest = max(self.n_states_, 1 + max(int(states.max(initial=-1)) for states in discrete_trajectories(dtrajs)))
         values = np.zeros((largest, n + 1))
@@ -380,7 +381,7 @@ class MarkovStateModel(BaseEstimator):
         begin, end = self._members(source, "source"), self._members(target, "target")
         if (begin & end).any():
             raise ValueError(
-                f"source and target must have no state in common, got {self.active_states_[begin & end].tolist()} in both"
+                f"source and target must have no common state, got {self.active_states_[begin & end].tolist()} in both"
             )
         return committor(self.transition_matrix, begin, end)
 
@@ -416,7 +417,7 @@ class MarkovStateModel(BaseEstimator):
         TypeError, ValueError
             If `n_frames` is not positive, or `start` not an active state.
         """
-        n_frames = _check_positive("n_frames", n_frames)
+        n_frames = check_positive("n_frames", n_frames)
         matrix = csr_array(self.transition_matrix)
         rng = np.random.default_rng(seed)
         draws = rng.random(n_frames)
@@ -474,7 +475,14 @@ def _inverse_root(covariance: Array) -> Array:
     return root
 
 
-def _check_positive(name: str, value: Any) -> int:
+def check_positive(name: str, value: Any) -> int:
+    """A whole number, at least 1.
+
+    Raises
+    ------
+    ValueError
+        It names the parameter.
+    """
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
     return int(value)

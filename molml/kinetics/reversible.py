@@ -1,17 +1,17 @@
 """Maximum-likelihood transition matrix with detailed balance, by Newton's method.
 
 With x_ij = π_i P_ij = x_ji and x_i = Σ_j x_ij, the likelihood Π P_ij^c_ij is largest where (c_ij + c_ji) / x_ij =
-c_i / x_i + c_j / x_j (Bowman et al., J. Chem. Phys. 131, 124101 (2009); Trendelkamp-Schroer et al., J. Chem. Phys. 143,
-174101 (2015), eq. 22). Call q_i = c_i / x_i and u_i = log q_i. Then x_ij = s_ij / (q_i + q_j) with s_ij = c_ij + c_ji, and
+c_i / x_i + c_j / x_j (Bowman et al., J. Chem. Phys. 131, 124101 (2009); Trendelkamp-Schroer et al., J. Chem. Phys.
+143, 174101 (2015)). Call q_i = c_i / x_i and u_i = log q_i. Then x_ij = s_ij / (q_i + q_j) with s_ij = c_ij + c_ji, and
 that rows add up means
 
     c_i = Σ_j s_ij q_i / (q_i + q_j),
 
-where the concave function f(u) = Σ_i c_i u_i - 1/2 Σ_ij s_ij log(e^u_i + e^u_j) has its maximum. It is the likelihood of
-the model of Bradley and Terry (Biometrika 39, 324 (1952)), in which c_ij counts how often i has won against j. Its Hessian
-is minus the Laplacian of a graph whose edges weigh s_ij q_i q_j / (q_i + q_j)², so a few Newton steps replace the many
-thousand fixed-point iterations of slowly mixing chains. The maximum exists and is unique up to a constant if and only if
-the graph of counts is strongly connected (Ford, Am. Math. Mon. 64, 28 (1957)).
+where the concave function f(u) = Σ_i c_i u_i - 1/2 Σ_ij s_ij log(e^u_i + e^u_j) has its maximum. It is the likelihood
+of the model of Bradley and Terry (Biometrika 39, 324 (1952)), in which c_ij counts how often i has won against j. Its
+Hessian is minus the Laplacian of a graph whose edges weigh s_ij q_i q_j / (q_i + q_j)², so a few Newton steps replace
+the many thousand fixed-point iterations of slowly mixing chains. The maximum exists and is unique up to a constant if
+and only if the graph of counts is strongly connected (Ford, Am. Math. Mon. 64, 28 (1957)).
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ def _dense_step(graph: CountGraph, bonds: Array, g: Array) -> Array:
 def _sparse_step(graph: CountGraph, bonds: Array, g: Array, iterative: bool) -> tuple[Array, bool]:
     """The same without full matrices; and whether conjugate gradients are worth trying next time.
 
-    Graphs that mix fast fill up when factorised, but conjugate gradients need few iterations; of graphs that hang together
-    by threads, chains and planes, the opposite is true.
+    Graphs that mix fast fill up when factorised, but conjugate gradients need few iterations; of graphs that hang
+    together by threads, chains and planes, the opposite is true.
     """
     n = len(g)
     degree = np.bincount(graph.first, bonds, n) + np.bincount(graph.second, bonds, n)
@@ -209,9 +209,9 @@ def log_potentials(graph: CountGraph) -> Array:
 def _step_length(graph: CountGraph, u: Array, step: Array, slope: float, longest: float) -> float:
     """Where on the line u + t · step the slope is small or still positive.
 
-    The third derivative of f is bounded by `longest` times the second, so t = log(1 + longest) / longest climbs for certain
-    (generalised self-concordance: Sun, Tran-Dinh, Math. Program. 178, 145 (2019), ν = 2). Longer steps are tried first, as
-    long as no difference u_i - u_j changes so much that the next Hessian could vanish.
+    The third derivative of f is bounded by `longest` times the second, so t = log(1 + longest) / longest climbs for
+    certain (generalised self-concordance: Sun, Tran-Dinh, Math. Program. 178, 145 (2019), ν = 2). Longer steps are
+    tried first, as long as no difference u_i - u_j changes so much that the next Hessian could vanish.
     """
     certain = np.log1p(longest) / longest
     bonds = np.empty(len(graph.weights))
