@@ -69,7 +69,7 @@ class MarkovStateModel(BaseEstimator):
     array([[0.667, 0.333],
            [0.4  , 0.6  ]])
     >>> model.timescales().round(3)
-    array([0.758])
+    array([0.757])
     """
 
     def __init__(
@@ -136,8 +136,10 @@ class MarkovStateModel(BaseEstimator):
             )
         else:
             departures = np.asarray(self.counts_.sum(axis=1)).ravel()
-            scale = diags_array(1 / departures) if self.sparse else np.diag(1 / departures)
-            self.transition_matrix_ = scale @ self.counts_
+            if self.sparse:
+                self.transition_matrix_ = diags_array(1 / departures) @ self.counts_
+            else:
+                self.transition_matrix_ = self.counts_ / departures[:, None]
             self.stationary_distribution_ = stationary_distribution(self.transition_matrix_)
         return self
 

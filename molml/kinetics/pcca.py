@@ -76,7 +76,7 @@ def pcca(model: MarkovStateModel, n_sets: int) -> MetastableSets:
     --------
     >>> counts = np.array([[90, 10, 0, 0], [10, 89, 1, 0], [0, 1, 89, 10], [0, 0, 10, 90]])
     >>> pcca(MarkovStateModel().fit_counts(counts), 2).assignments
-    array([0, 0, 1, 1])
+    array([1, 1, 0, 0])
     """
     n_active = len(model.active_states)
     if not model.reversible:
@@ -88,7 +88,8 @@ def pcca(model: MarkovStateModel, n_sets: int) -> MetastableSets:
     memberships = np.clip(modes @ _crispest(modes, corners), 0.0, 1.0)
     memberships /= memberships.sum(axis=1, keepdims=True)
     weights = model.stationary_distribution
-    order = np.argsort(-weights @ memberships, kind="stable")
+    # equal ones in an order that rounding does not decide
+    order = np.argsort((-weights @ memberships).round(9), kind="stable")
     memberships, corners = memberships[:, order], corners[order]
     assignments = memberships.argmax(axis=1)
     # at equal memberships another set might take the only state

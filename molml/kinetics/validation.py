@@ -204,9 +204,10 @@ def chapman_kolmogorov(
         inside = counts[active][:, active]
         kept = active_set(inside).states
         if (weights[kept].sum(axis=0) == 0).any():
+            empty = int(np.argmin(weights[kept].sum(axis=0)))
             raise ValueError(
-                f"every set must still be connected with the others at a lag time of {factor * model.lagtime} frames, got "
-                f"no such state of set {int(np.argmin(weights[kept].sum(axis=0)))}; use smaller multiples"
+                f"every set must have states that are connected at every lag time, got none of set {empty} at "
+                f"{factor * model.lagtime} frames; use smaller multiples"
             )
         sampled = BayesianMarkovStateModel(
             factor * model.lagtime,
