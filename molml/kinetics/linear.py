@@ -13,7 +13,8 @@ from typing import Any, Self, TypeVar, final
 import numpy as np
 import scipy.linalg
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from molml.io import Container, ModelFileError
 from molml.kinetics.covariance import EPSILON, Covariances, FrameWeights, koopman_weights, whitening
@@ -24,6 +25,12 @@ from molml.kinetics.metrics import implied_timescales, singular_value_score
 __all__ = ["PCA", "TICA", "VAMP"]
 
 SCALINGS = ("kinetic_map", "commute_map")
+
+
+def _takes_one_pass(estimator: TICA) -> bool:
+    if estimator.reweight:
+        raise AttributeError("partial_fit cannot reweight, which takes two passes over all trajectories; use fit")
+    return True
 
 
 @final
@@ -83,6 +90,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         TypeError, ValueError
             If X or the weights are not what they should be, no feature varies, or n_components is out of range.
         """
+        _check_columns(self, X, reset=True)
         return self._solve(Covariances(0).update(X, weights))
 
     def partial_fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
@@ -90,6 +98,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Nothing is added if there is an error.
         """
+        _check_columns(self, X, reset=not hasattr(self, "components_"))
         return self._solve(_extended(self, Covariances(0).update(X, weights)))
 
     def _solve(self, covariances: Covariances) -> Self:
@@ -133,8 +142,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         TypeError, ValueError
             If X is not what it should be, or has other features than those of the fit.
         """
-        check_is_fitted(self)
-        return _projected(X, self.mean_, self.components_)
+        check_is_fitted(self, "components_")
+        return _projected(self, X)
 
     def inverse_transform(self, X: Array | list[Array]) -> Array | list[Array]:
         """Features whose coordinates these are, with nothing in the directions left out.
@@ -147,7 +156,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         -------
         array (n_frames, n_features), or list of them for a list
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "components_")
         # rows are orthonormal but for the scaling
         inverse = self.components_ * self.explained_variance_[:, None] if self.whiten else self.components_
         arrays = as_list(X, n_features=len(inverse))
@@ -169,8 +178,8 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         float
             1 − Σ‖x − x̂‖² / Σ‖x − ⟨x⟩‖², with x̂ = inverse_transform(transform(x)).
         """
-        check_is_fitted(self)
-        covariances = Covariances(0).update(as_list(X, n_features=self.n_features_in_))
+        check_is_fitted(self, "components_")
+        covariances = Covariances(0).update(_of_the_fit(self, X))
         off = covariances.mean_0 - self.mean_
         # of what is left of x: x − x̂ = (1 − P)(x − mean_), with P the projector on the components
         inverse = self.components_ * self.explained_variance_[:, None] if self.whiten else self.components_
@@ -220,7 +229,7 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     lagtime : int
         In frames, at least 1.
     n_components : int, optional
-        All if neither this nor `kinetic_variance` is given.
+        All if not given.
     scaling : "kinetic_map", "commute_map" or None
         A component is multiplied by |λ|, so that distances are kinetic distances (Noé and Clementi 2015); or by √(t̃/2)
         with the timescale t damped below the lag time, t̃ = t/2 (1 + tanh(π (t − lagtime) / lagtime)), for commute
@@ -228,7 +237,7 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     epsilon : float
         Least variance of a direction that is looked at, in the scale in which every feature has variance 1.
     kinetic_variance : float, optional
-        Instead of n_components: as few of them as hold this fraction, at most 1, of Σλ².
+        Take no more components than hold this fraction, at most 1, of Σλ².
     reweight : bool
         Reweight frames to equilibrium before (`koopman_weights`), for many short trajectories that start anywhere.
         Takes two passes, so there is no `partial_fit`.
@@ -298,6 +307,7 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             no feature varies, or n_components is larger than the rank.
         """
         self._check_parameters()
+        _check_columns(self, X, reset=True)
         if not self.reweight:
             return self._solve(Covariances(self.lagtime, reversible=True).update(X, weights))
         if weights is not None:
@@ -305,14 +315,14 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         function = koopman_weights(Covariances(self.lagtime).update(X), epsilon=self.epsilon)
         return self._solve(Covariances(self.lagtime, reversible=True).update(X, function))
 
+    @available_if(_takes_one_pass)
     def partial_fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
         """Add trajectories to those seen before; parameters and errors as in `fit`.
 
         Nothing is added if there is an error.
         """
         self._check_parameters()
-        if self.reweight:
-            raise ValueError("partial_fit cannot reweight, which takes two passes over all trajectories; use fit")
+        _check_columns(self, X, reset=not hasattr(self, "components_"))
         return self._solve(_extended(self, Covariances(self.lagtime, reversible=True).update(X, weights)))
 
     def _check_parameters(self) -> None:
@@ -330,7 +340,9 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         order = np.argsort(-np.abs(1.0 - decay), kind="stable")
         values = 1.0 - decay[order]
         ratio = values**2 / np.square(values).sum()
-        n_components = _checked_n_components(self.n_components, len(values), ratio, self.kinetic_variance)
+        n_components = min(
+            _checked_n_components(self.n_components, len(values)), _n_holding(self.kinetic_variance, ratio)
+        )
         eigenvectors = _signed(white @ vectors[:, order[:n_components]]).T
         scale = self._scale(values[:n_components])
         self.n_features_in_, self.rank_ = len(mean), len(values)
@@ -367,8 +379,8 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         TypeError, ValueError
             If X is not what it should be, or has other features than those of the fit.
         """
-        check_is_fitted(self)
-        return _projected(X, self.mean_, self.components_)
+        check_is_fitted(self, "components_")
+        return _projected(self, X)
 
     def timescales(self, n: int | None = None) -> Array:
         """Implied timescales t = −lagtime / ln λ.
@@ -383,7 +395,7 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         array (n,), frames
             Descending; 0 for λ ≤ 0.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "components_")
         return _timescales(self.eigenvalues_, self.lagtime, n)
 
     def vamp_score(self, X: Trajectories, *, r: float | str = 2.0) -> float:
@@ -405,7 +417,7 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ----------
         Wu and Noé, J. Nonlinear Sci. 30, 23 (2020), eqs. 30 and 33.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "components_")
         return _score(self, X, self.eigenvectors_, self.eigenvectors_, self.eigenvalues_, r)
 
     def score(self, X: Trajectories, y: object = None) -> float:
@@ -461,11 +473,11 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     lagtime : int
         In frames, at least 1.
     n_components : int, optional
-        All if neither this nor `kinetic_variance` is given.
+        All if not given.
     epsilon : float
         Least variance of a direction that is looked at, in the scale in which every feature has variance 1.
     kinetic_variance : float, optional
-        Instead of n_components: as few of them as hold this fraction, at most 1, of Σσ².
+        Take no more components than hold this fraction, at most 1, of Σσ².
 
     Attributes
     ----------
@@ -528,6 +540,7 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             no feature varies, or n_components is larger than the rank.
         """
         _check_linear(self)
+        _check_columns(self, X, reset=True)
         return self._solve(Covariances(self.lagtime).update(X, weights))
 
     def partial_fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
@@ -536,6 +549,7 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Nothing is added if there is an error.
         """
         _check_linear(self)
+        _check_columns(self, X, reset=not hasattr(self, "components_"))
         return self._solve(_extended(self, Covariances(self.lagtime).update(X, weights)))
 
     def _solve(self, covariances: Covariances) -> Self:
@@ -547,7 +561,9 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         u, values, vt = scipy.linalg.svd(left.T @ covariances.c0t @ right, full_matrices=False)
         total = np.square(values).sum()
         ratio = values**2 / total if total > 0 else np.zeros(len(values))
-        n_components = _checked_n_components(self.n_components, len(values), ratio, self.kinetic_variance)
+        n_components = min(
+            _checked_n_components(self.n_components, len(values)), _n_holding(self.kinetic_variance, ratio)
+        )
         components, right_components = left @ u[:, :n_components], right @ vt[:n_components].T
         sign = _signs(components)
         self.n_features_in_, self.rank_ = len(mean), len(values)
@@ -575,8 +591,8 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         TypeError, ValueError
             If X is not what it should be, or has other features than those of the fit.
         """
-        check_is_fitted(self)
-        return _projected(X, self.mean_, self.components_)
+        check_is_fitted(self, "components_")
+        return _projected(self, X)
 
     def timescales(self, n: int | None = None) -> Array:
         """Implied timescales t = −lagtime / ln σ, which are relaxation times if the dynamics is reversible.
@@ -591,7 +607,7 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         array (n,), frames
             Descending; infinite for σ = 1, as of fewer frames than features.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "components_")
         return _timescales(self.singular_values_, self.lagtime, n)
 
     def vamp_score(self, X: Trajectories, *, r: float | str = 2.0) -> float:
@@ -613,7 +629,7 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         ----------
         Wu and Noé, J. Nonlinear Sci. 30, 23 (2020), eqs. 30 and 33.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "components_")
         return _score(self, X, self.components_, self.right_components_, self.singular_values_, r)
 
     def score(self, X: Trajectories, y: object = None) -> float:
@@ -672,20 +688,21 @@ def _check_linear(estimator: TICA | VAMP) -> None:
     epsilon, kinetic_variance = estimator.epsilon, estimator.kinetic_variance
     if not isinstance(epsilon, int | float | np.number) or not 0 <= epsilon < 1:
         raise ValueError(f"epsilon must be at least 0 and less than 1, got {epsilon!r}")
-    if kinetic_variance is None:
-        return
-    if estimator.n_components is not None:
-        raise ValueError("n_components and kinetic_variance both set the number of components; give one of them")
-    if not isinstance(kinetic_variance, int | float | np.number) or not 0 < kinetic_variance <= 1:
+    if kinetic_variance is not None and (
+        not isinstance(kinetic_variance, int | float | np.number) or not 0 < kinetic_variance <= 1
+    ):
         raise ValueError(f"kinetic_variance must be a fraction, more than 0 and at most 1, got {kinetic_variance!r}")
 
 
-def _checked_n_components(
-    n_components: int | None, rank: int, ratio: Array | None = None, kinetic_variance: float | None = None
-) -> int:
-    if kinetic_variance is not None and ratio is not None:
-        # the sum of all falls short of 1 by rounding
-        return min(int(np.searchsorted(np.cumsum(ratio), kinetic_variance - 1e-12)) + 1, rank)
+def _check_columns(estimator: Linear, X: Trajectories, *, reset: bool) -> None:
+    """Names and number of the columns of a data frame, as everywhere in scikit-learn; arrays have no names."""
+    if not is_several(X):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    elif reset and hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
+
+
+def _checked_n_components(n_components: int | None, rank: int) -> int:
     if n_components is None:
         return rank
     if not isinstance(n_components, int | np.integer) or isinstance(n_components, bool) or n_components < 1:
@@ -695,6 +712,12 @@ def _checked_n_components(
             f"n_components must be at most {rank}, the number of independent directions in X, got {n_components}"
         )
     return int(n_components)
+
+
+def _n_holding(fraction: float | None, ratio: Array) -> int:
+    """How many of the first numbers have this sum."""
+    # the sum of all falls short of 1 by rounding
+    return len(ratio) if fraction is None else int(np.sum(np.cumsum(ratio) < fraction - 1e-12)) + 1
 
 
 def _extended(estimator: Linear, added: Covariances) -> Covariances:
@@ -716,8 +739,16 @@ def _extended(estimator: Linear, added: Covariances) -> Covariances:
     return both
 
 
-def _projected(X: Trajectories, mean: Array, components: Array) -> Array | list[Array]:
-    arrays = as_list(X, n_features=len(mean))
+def _of_the_fit(estimator: Linear, X: Trajectories) -> list[Array] | Streamed:
+    """Trajectories that have the features of the fit."""
+    arrays = as_list(X, n_features=estimator.n_features_in_)
+    _check_columns(estimator, X, reset=False)
+    return arrays
+
+
+def _projected(estimator: Linear, X: Trajectories) -> Array | list[Array]:
+    arrays = _of_the_fit(estimator, X)
+    mean, components = estimator.mean_, estimator.components_
     lengths = arrays.lengths if isinstance(arrays, Streamed) else [len(x) for x in arrays]
     found = [np.empty((n, len(components))) for n in lengths]
     for index, first, x, _ in lagged_blocks(arrays, 0):
@@ -743,7 +774,7 @@ def _timescales(eigenvalues: Array, lagtime: int, n: int | None) -> Array:
 
 
 def _score(estimator: TICA | VAMP, X: Trajectories, left: Array, right: Array, values: Array, r: float | str) -> float:
-    covariances = Covariances(estimator.lagtime).update(as_list(X, n_features=estimator.n_features_in_))
+    covariances = Covariances(estimator.lagtime).update(_of_the_fit(estimator, X))
     c00 = left @ covariances.c00 @ left.T
     c0t = left @ covariances.c0t @ right.T
     ctt = right @ covariances.ctt @ right.T
