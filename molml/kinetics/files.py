@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -12,11 +13,13 @@ from molml.io import Container, ModelFileError, save_container
 
 E = TypeVar("E")
 
+_FITTED = re.compile(r"[A-Za-z]\w*(?<!_)_")
+
 
 def save_estimator(estimator: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a fitted estimator.
 
-    Its parameters and every attribute whose name ends with one underscore are stored: arrays and tensors as tensors,
+    Its parameters and every attribute whose name ends with one underscore are stored: arrays and networks as tensors,
     None, numbers, strings and lists of them as JSON.
 
     Parameters
@@ -39,18 +42,22 @@ def save_estimator(estimator: Any, path: str | os.PathLike[str], *, metadata: Ma
     check_is_fitted(estimator)
     tensors, fitted = {}, {}
     for key, value in vars(estimator).items():
-        if not key.endswith("_") or key.startswith("_") or key.endswith("__"):
+        if not _FITTED.fullmatch(key):
             continue
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            tensors[key] = torch.from_numpy(np.ascontiguousarray(value))
+            # a copy: torch warns of arrays that must not be written to
+            tensors[key] = torch.from_numpy(value.copy(order="C"))
         elif isinstance(value, torch.nn.Module):
             tensors |= {f"{key}.{name}": tensor for name, tensor in value.state_dict().items()}
-        elif isinstance(value, np.generic):
-            fitted[key] = value.item()
         else:
-            fitted[key] = value.tolist() if isinstance(value, np.ndarray) else value
-    config = {"params": estimator.get_params(deep=False), "fitted": fitted}
-    save_container(path, type(estimator).__name__, config, tensors, metadata or {})
+            fitted[key] = _plain(value)
+    params = {key: _plain(value) for key, value in estimator.get_params(deep=False).items()}
+    save_container(path, type(estimator).__name__, {"params": params, "fitted": fitted}, tensors, metadata or {})
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and strings of numpy as those of Python."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def load_estimator(cls: type[E], container: Container) -> E:
@@ -76,10 +83,12 @@ def load_estimator(cls: type[E], container: Container) -> E:
     try:
         estimator = cls(**container.config["params"])
         for key, value in container.config["fitted"].items():
+            _check_name(cls, key)
             setattr(estimator, key, value)
         states: dict[str, dict[str, Any]] = {}
         for key, tensor in container.tensors.items():
             module, _, name = key.partition(".")
+            _check_name(cls, module)
             if name:
                 states.setdefault(module, {})[name] = tensor
             else:
@@ -91,3 +100,9 @@ def load_estimator(cls: type[E], container: Container) -> E:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFileError(f"the file does not hold a whole {cls.__name__}: {error}; get the file again") from error
     return estimator
+
+
+def _check_name(cls: type[Any], name: str) -> None:
+    # a file sets what a fit sets, and nothing else: no methods, no parameters
+    if not _FITTED.fullmatch(name) or hasattr(cls, name):
+        raise ValueError(f"{name!r} is not the name of a fitted attribute")
