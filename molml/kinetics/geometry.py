@@ -1,0 +1,478 @@
+"""Distances, angles and torsions of many frames: compiled, with periodic images, and in torch, differentiable.
+
+Frames are handled in blocks, turned so that the same atom of successive frames lies side by side; every formula then
+runs over frames and compiles to vector instructions. Arithmetic is in float64 whatever the precision of the frames.
+
+Functions return values and, where a frame has no value (NaN, atoms on a line), the first such frame and term instead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_jit = njit(cache=True, nogil=True, error_model="numpy")
+
+_BLOCK = 32
+_OPEN, _RECTANGULAR, _TRICLINIC = 0, 1, 2
+
+COLLINEAR = 1e-12
+"""Torsions are undefined where the product of the sines of the two angles is smaller."""
+
+
+class NoValueError(ValueError):
+    """A frame for which something cannot be computed.
+
+    Attributes
+    ----------
+    reason : str
+        Without the number of the frame.
+    frame : int
+    """
+
+    def __init__(self, reason: str, frame: int) -> None:
+        super().__init__(f"frame {frame}: {reason}")
+        self.reason, self.frame = reason, frame
+
+
+def distances(positions: Array, groups: list[Array], pairs: Array, cells: Array | None, scale: float) -> Array:
+    """Shortest distance between the atoms of two groups, for every pair of groups.
+
+    Parameters
+    ----------
+    positions : array of float32 or float64, shape (n_frames, n_atoms, 3)
+    groups : list of int array
+        Atoms of every group; not empty.
+    pairs : int array, shape (n_pairs, 2)
+        Numbers of groups.
+    cells : array, shape (n_frames, 3, 3), or None
+        Rows are lattice vectors, in the unit of the positions; for the nearest periodic image.
+    scale : float
+        Factor of the result.
+
+    Returns
+    -------
+    array, shape (n_frames, n_pairs)
+        In the precision of the positions.
+
+    Raises
+    ------
+    NoValueError
+        If a position is not finite, or a cell has no volume.
+    """
+    boxes, kind = _boxes(positions, cells)
+    atoms, local = np.unique(np.concatenate(groups), return_inverse=True)
+    start = np.concatenate([[0], np.cumsum([len(group) for group in groups])])
+    values = np.empty((len(positions), len(pairs)), positions.dtype)
+    if len(local) == len(groups):
+        bad = _pair_distances(positions, atoms, local[pairs], boxes, kind, scale, values)
+    else:
+        bad = _distances(positions, atoms, local, start, pairs, boxes, kind, scale, values)
+    if bad >= 0:
+        raise _not_finite(positions, bad)
+    return values
+
+
+def angles(positions: Array, triplets: Array, cells: Array | None) -> tuple[Array, int]:
+    """Angle at the second of three atoms.
+
+    Parameters
+    ----------
+    positions, cells
+        As for `distances`.
+    triplets : int array, shape (n, 3)
+
+    Returns
+    -------
+    values : array, shape (n_frames, n), radians in [0, π]
+    bad : int
+        Frame times n plus term where two atoms are in one place, or -1.
+
+    Raises
+    ------
+    NoValueError
+        As `distances`.
+    """
+    boxes, kind = _boxes(positions, cells)
+    atoms, local = np.unique(triplets, return_inverse=True)
+    values = np.empty((len(positions), len(triplets)), positions.dtype)
+    bad = _angles(positions, atoms, local.reshape(triplets.shape), boxes, kind, values)
+    return values, _undefined(positions, bad, len(triplets))
+
+
+def torsions(positions: Array, quadruplets: Array, cells: Array | None, *, cossin: bool) -> tuple[Array, int]:
+    """Torsion of four atoms, 0 for cis, positive clockwise seen along the middle bond (IUPAC).
+
+    Parameters
+    ----------
+    positions, cells
+        As for `distances`.
+    quadruplets : int array, shape (n, 4)
+    cossin : bool
+        Cosine and sine, from products of vectors alone, instead of the angle.
+
+    Returns
+    -------
+    values : array, shape (n_frames, 2 n) or (n_frames, n)
+        Cosine and sine of every torsion in turn; or radians in [-π, π].
+    bad : int
+        Frame times n plus term where atoms are on a line, or -1.
+
+    Raises
+    ------
+    NoValueError
+        As `distances`.
+    """
+    boxes, kind = _boxes(positions, cells)
+    atoms, local = np.unique(quadruplets, return_inverse=True)
+    values = np.empty((len(positions), (1 + cossin) * len(quadruplets)), positions.dtype)
+    bad = _torsions(positions, atoms, local.reshape(quadruplets.shape), boxes, kind, cossin, values)
+    return values, _undefined(positions, bad, len(quadruplets))
+
+
+def _boxes(positions: Array, cells: Array | None) -> tuple[Array, int]:
+    if cells is None:
+        return np.empty((0, 3, 3)), _OPEN
+    boxes = np.ascontiguousarray(cells, np.float64)
+    with np.errstate(invalid="ignore"):
+        volumes = np.abs(np.linalg.det(boxes))
+    flat = np.flatnonzero(~((volumes > 0) & np.isfinite(volumes)))
+    if len(flat):
+        raise NoValueError(
+            f"the unit cell must have a volume, got rows {boxes[flat[0]].tolist()}; give periodic=False if there is "
+            "none",
+            int(flat[0]),
+        )
+    # mdtraj makes the cosine of 90° to rounding
+    lengths = np.abs(boxes).max(axis=(1, 2), keepdims=True)
+    rectangular = bool((np.abs(boxes * (1 - np.eye(3))) <= 1e-6 * lengths).all())
+    return boxes, _RECTANGULAR if rectangular else _TRICLINIC
+
+
+def _undefined(positions: Array, bad: int, n_terms: int) -> int:
+    if bad >= 0 and not np.isfinite(positions[bad // n_terms]).all():
+        raise _not_finite(positions, bad // n_terms)
+    return bad
+
+
+def _not_finite(positions: Array, frame: int) -> NoValueError:
+    atoms = np.flatnonzero(~np.isfinite(positions[frame]).all(axis=1))
+    where = f"of atom {atoms[0]}" if len(atoms) else "so large that their squares overflow"
+    return NoValueError(f"positions must be finite, got NaN, infinity or too large numbers ({where})", frame)
+
+
+# ---- kernels ---------------------------------------------------------------------------------------------------------
+
+
+@_jit
+def _pair_distances(positions, atoms, pairs, boxes, kind, scale, values):  # type: ignore[no-untyped-def]
+    """Fill `values`; the first frame that is not finite, or -1."""
+    # in the precision of the positions, which costs an ulp or two and is twice as fast
+    x, box = np.empty((len(atoms), 3, _BLOCK), positions.dtype), np.empty((3, 3, _BLOCK), positions.dtype)
+    v, lengths = np.empty((3, _BLOCK), positions.dtype), np.empty((len(pairs), _BLOCK), positions.dtype)
+    factor, unknown = positions.dtype.type(scale), np.empty(_BLOCK, positions.dtype)
+    for first in range(0, len(positions), _BLOCK):
+        n = min(_BLOCK, len(positions) - first)
+        _load(positions, atoms, boxes, kind, first, n, x, box)
+        for k in range(len(pairs)):
+            if kind == _OPEN:
+                i, j = pairs[k, 0], pairs[k, 1]
+                for f in range(_BLOCK):
+                    a, b, c = x[j, 0, f] - x[i, 0, f], x[j, 1, f] - x[i, 1, f], x[j, 2, f] - x[i, 2, f]
+                    lengths[k, f] = factor * np.sqrt(a * a + b * b + c * c)
+            else:
+                _difference(x, pairs[k, 0], pairs[k, 1], box, kind, v)
+                for f in range(_BLOCK):
+                    lengths[k, f] = factor * np.sqrt(v[0, f] * v[0, f] + v[1, f] * v[1, f] + v[2, f] * v[2, f])
+        unknown[:] = 0.0
+        for k in range(len(pairs)):
+            for f in range(_BLOCK):
+                # NaN and infinity make it NaN, for good
+                unknown[f] += 0.0 * lengths[k, f]
+        for f in range(n):
+            if np.isnan(unknown[f]):
+                return first + f
+            for k in range(len(pairs)):
+                values[first + f, k] = lengths[k, f]
+    return -1
+
+
+@_jit
+def _distances(positions, atoms, local, start, pairs, boxes, kind, scale, values):  # type: ignore[no-untyped-def]
+    x, box, v = np.empty((len(atoms), 3, _BLOCK)), np.empty((3, 3, _BLOCK)), np.empty((3, _BLOCK))
+    best, unknown = np.empty(_BLOCK), np.empty(_BLOCK)
+    for first in range(0, len(positions), _BLOCK):
+        n = min(_BLOCK, len(positions) - first)
+        _load(positions, atoms, boxes, kind, first, n, x, box)
+        unknown[:] = 0.0
+        for k in range(len(pairs)):
+            a, b = pairs[k, 0], pairs[k, 1]
+            best[:] = np.inf
+            for i in range(start[a], start[a + 1]):
+                for j in range(start[b], start[b + 1]):
+                    _difference(x, local[i], local[j], box, kind, v)
+                    for f in range(_BLOCK):
+                        square = v[0, f] * v[0, f] + v[1, f] * v[1, f] + v[2, f] * v[2, f]
+                        # NaN and infinity make it NaN, for good
+                        unknown[f] += 0.0 * square
+                        best[f] = min(best[f], square)
+            for f in range(n):
+                values[first + f, k] = scale * np.sqrt(best[f])
+        for f in range(n):
+            if np.isnan(unknown[f]):
+                return first + f
+    return -1
+
+
+@_jit
+def _angles(positions, atoms, triplets, boxes, kind, values):  # type: ignore[no-untyped-def]
+    x, box = np.empty((len(atoms), 3, _BLOCK)), np.empty((3, 3, _BLOCK))
+    u, v = np.empty((3, _BLOCK)), np.empty((3, _BLOCK))
+    for first in range(0, len(positions), _BLOCK):
+        n = min(_BLOCK, len(positions) - first)
+        _load(positions, atoms, boxes, kind, first, n, x, box)
+        for k in range(len(triplets)):
+            _difference(x, triplets[k, 1], triplets[k, 0], box, kind, u)
+            _difference(x, triplets[k, 1], triplets[k, 2], box, kind, v)
+            for f in range(n):
+                a, b, c = u[0, f], u[1, f], u[2, f]
+                d, e, g = v[0, f], v[1, f], v[2, f]
+                product = (a * a + b * b + c * c) * (d * d + e * e + g * g)
+                if not 0.0 < product < np.inf:
+                    return (first + f) * len(triplets) + k
+                p, q, r = b * g - c * e, c * d - a * g, a * e - b * d
+                values[first + f, k] = np.arctan2(np.sqrt(p * p + q * q + r * r), a * d + b * e + c * g)
+    return -1
+
+
+@_jit
+def _torsions(positions, atoms, quadruplets, boxes, kind, cossin, values):  # type: ignore[no-untyped-def]
+    x, box = np.empty((len(atoms), 3, _BLOCK)), np.empty((3, 3, _BLOCK))
+    u, v, w = np.empty((3, _BLOCK)), np.empty((3, _BLOCK)), np.empty((3, _BLOCK))
+    cosine, sine, size, least = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+    for first in range(0, len(positions), _BLOCK):
+        n = min(_BLOCK, len(positions) - first)
+        _load(positions, atoms, boxes, kind, first, n, x, box)
+        for k in range(len(quadruplets)):
+            _difference(x, quadruplets[k, 0], quadruplets[k, 1], box, kind, u)
+            _difference(x, quadruplets[k, 1], quadruplets[k, 2], box, kind, v)
+            _difference(x, quadruplets[k, 2], quadruplets[k, 3], box, kind, w)
+            unknown = 0
+            for f in range(_BLOCK):
+                u0, u1, u2 = u[0, f], u[1, f], u[2, f]
+                v0, v1, v2 = v[0, f], v[1, f], v[2, f]
+                w0, w1, w2 = w[0, f], w[1, f], w[2, f]
+                m0, m1, m2 = u1 * v2 - u2 * v1, u2 * v0 - u0 * v2, u0 * v1 - u1 * v0
+                n0, n1, n2 = v1 * w2 - v2 * w1, v2 * w0 - v0 * w2, v0 * w1 - v1 * w0
+                middle = v0 * v0 + v1 * v1 + v2 * v2
+                c = m0 * n0 + m1 * n1 + m2 * n2
+                s = np.sqrt(middle) * (u0 * n0 + u1 * n1 + u2 * n2)
+                # the length of both is |m| |n|
+                length = np.sqrt(c * c + s * s)
+                outer = np.sqrt((u0 * u0 + u1 * u1 + u2 * u2) * (w0 * w0 + w1 * w1 + w2 * w2))
+                limit = COLLINEAR * middle * outer
+                unknown += not limit < length < np.inf
+                cosine[f], sine[f], size[f], least[f] = c, s, length, limit
+            if unknown:
+                for f in range(n):
+                    if not least[f] < size[f] < np.inf:
+                        return (first + f) * len(quadruplets) + k
+            if cossin:
+                for f in range(_BLOCK):
+                    inverse = 1.0 / size[f]
+                    cosine[f] *= inverse
+                    sine[f] *= inverse
+                for f in range(n):
+                    values[first + f, 2 * k] = cosine[f]
+                    values[first + f, 2 * k + 1] = sine[f]
+            else:
+                for f in range(n):
+                    values[first + f, k] = np.arctan2(sine[f], cosine[f])
+    return -1
+
+
+@_jit
+def _load(positions, atoms, boxes, kind, first, n, x, box):  # type: ignore[no-untyped-def]
+    """Atoms and cells of a block of frames; the last frame is repeated to fill it."""
+    for f in range(_BLOCK):
+        frame = first + min(f, n - 1)
+        for i in range(len(atoms)):
+            for c in range(3):
+                x[i, c, f] = positions[frame, atoms[i], c]
+        if kind == _RECTANGULAR:
+            for c in range(3):
+                box[c, c, f] = boxes[frame, c, c]
+        elif kind == _TRICLINIC:
+            reduced = boxes[frame].copy()
+            _reduce(reduced)
+            box[:, :, f] = reduced
+
+
+@_jit
+def _difference(x, i, j, box, kind, v):  # type: ignore[no-untyped-def]
+    """Vector from atom i to the nearest image of atom j, in every frame of a block."""
+    for c in range(3):
+        for f in range(_BLOCK):
+            v[c, f] = x[j, c, f] - x[i, c, f]
+    if kind == _RECTANGULAR:
+        for c in range(3):
+            for f in range(_BLOCK):
+                v[c, f] -= box[c, c, f] * np.floor(v[c, f] / box[c, c, f] + 0.5)
+    elif kind == _TRICLINIC:
+        for f in range(_BLOCK):
+            v[0, f], v[1, f], v[2, f] = _nearest(v[0, f], v[1, f], v[2, f], box[:, :, f])
+
+
+@_jit
+def _nearest(x, y, z, box):  # type: ignore[no-untyped-def]
+    """Shortest of a vector's periodic images; the rows of the box are reduced."""
+    a, b, c = box[0], box[1], box[2]
+    bc0, bc1, bc2 = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
+    ca0, ca1, ca2 = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
+    ab0, ab1, ab2 = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+    volume = a[0] * bc0 + a[1] * bc1 + a[2] * bc2
+    i = np.floor((x * bc0 + y * bc1 + z * bc2) / volume + 0.5)
+    j = np.floor((x * ca0 + y * ca1 + z * ca2) / volume + 0.5)
+    k = np.floor((x * ab0 + y * ab1 + z * ab2) / volume + 0.5)
+    x -= i * a[0] + j * b[0] + k * c[0]
+    y -= i * a[1] + j * b[1] + k * c[1]
+    z -= i * a[2] + j * b[2] + k * c[2]
+    best = x * x + y * y + z * z
+    bx, by, bz = x, y, z
+    # of a reduced lattice the nearest image is at most one step from the rounded one
+    for i in range(-1, 2):
+        for j in range(-1, 2):
+            for k in range(-1, 2):
+                px = x + i * a[0] + j * b[0] + k * c[0]
+                py = y + i * a[1] + j * b[1] + k * c[1]
+                pz = z + i * a[2] + j * b[2] + k * c[2]
+                square = px * px + py * py + pz * pz
+                if square < best:
+                    best, bx, by, bz = square, px, py, pz
+    return bx, by, bz
+
+
+@_jit
+def _reduce(box):  # type: ignore[no-untyped-def]
+    """Minkowski reduction: no lattice vector gets shorter by adding or subtracting the others."""
+    shorter = True
+    while shorter:
+        shorter = False
+        for r in range(3):
+            s, t = (r + 1) % 3, (r + 2) % 3
+            length = (box[r] ** 2).sum()
+            for i in range(-1, 2):
+                for j in range(-1, 2):
+                    candidate = box[r] + i * box[s] + j * box[t]
+                    square = (candidate**2).sum()
+                    # by more than rounding, so that it ends
+                    if square < length * (1.0 - 1e-12):
+                        box[r] = candidate
+                        length = square
+                        shorter = True
+
+
+# ---- the same in torch -----------------------------------------------------------------------------------------------
+
+
+def distances_tensor(positions: Tensor, groups: list[Array], pairs: Array) -> Tensor:
+    """`distances` without periodic images.
+
+    Parameters
+    ----------
+    positions : Tensor, shape (..., n_atoms, 3)
+    groups, pairs
+        As for `distances`.
+
+    Returns
+    -------
+    Tensor, shape (..., n_pairs)
+        Its derivative at 0, where it has none, is 0.
+    """
+    import torch
+
+    x = positions.double()
+    if all(len(group) == 1 for group in groups):
+        atoms = np.concatenate(groups)
+        i, j = (torch.tensor(atoms[pairs[:, k]]) for k in (0, 1))
+        return _length(x[..., j, :] - x[..., i, :]).to(positions.dtype)
+    columns = []
+    for a, b in pairs:
+        i, j = torch.tensor(groups[a]), torch.tensor(groups[b])
+        columns.append(_length(x[..., i, None, :] - x[..., None, j, :]).flatten(-2).amin(dim=-1))
+    return torch.stack(columns, dim=-1).to(positions.dtype)
+
+
+def angles_tensor(positions: Tensor, triplets: Array) -> tuple[Tensor, int]:
+    """`angles` without periodic images.
+
+    Parameters
+    ----------
+    positions : Tensor, shape (..., n_atoms, 3)
+    triplets : int array, shape (n, 3)
+
+    Returns
+    -------
+    values : Tensor, shape (..., n)
+        Their derivative at 0 and π, where they have none, is 0.
+    bad : int
+        Frame times n plus term where two atoms are in one place, or -1.
+    """
+    import torch
+
+    x = positions.double()
+    i, j, k = (x[..., torch.tensor(triplets[:, c]), :] for c in range(3))
+    u, v = i - j, k - j
+    cross = _length(torch.linalg.cross(u, v))
+    values = torch.atan2(cross, (u * v).sum(dim=-1))
+    return values.to(positions.dtype), _first((u * u).sum(-1) * (v * v).sum(-1) > 0)
+
+
+def torsions_tensor(positions: Tensor, quadruplets: Array, *, cossin: bool) -> tuple[Tensor, int]:
+    """`torsions` without periodic images.
+
+    Parameters
+    ----------
+    positions : Tensor, shape (..., n_atoms, 3)
+    quadruplets : int array, shape (n, 4)
+    cossin : bool
+
+    Returns
+    -------
+    values : Tensor, shape (..., 2 n) or (..., n)
+    bad : int
+        Frame times n plus term where atoms are on a line, or -1.
+    """
+    import torch
+
+    x = positions.double()
+    i, j, k, m = (x[..., torch.tensor(quadruplets[:, c]), :] for c in range(4))
+    u, v, w = j - i, k - j, m - k
+    first, second = torch.linalg.cross(u, v), torch.linalg.cross(v, w)
+    c, s = (first * second).sum(-1), _length(v) * (u * second).sum(-1)
+    length = _length(torch.stack([c, s], dim=-1))
+    bad = _first(length > COLLINEAR * (v * v).sum(-1) * ((u * u).sum(-1) * (w * w).sum(-1)).sqrt())
+    if cossin:
+        return torch.stack([c / length, s / length], dim=-1).flatten(-2).to(positions.dtype), bad
+    return torch.atan2(s, c).to(positions.dtype), bad
+
+
+def _length(v: Tensor) -> Tensor:
+    """Norm over the last axis, with derivative 0 at 0 instead of NaN."""
+    import torch
+
+    square = (v * v).sum(dim=-1)
+    positive = square > 0
+    return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
+
+
+def _first(good: Tensor) -> int:
+    bad = (~good).flatten().nonzero()
+    return int(bad[0]) if len(bad) else -1
