@@ -74,7 +74,7 @@ class Covariances:
         self._origin = np.zeros(0)
         # of the first frames of all pairs, and of the second ones, about the origin
         self._weight, self._total, self._square = np.zeros(2), np.zeros((2, 0)), np.zeros((2, 0, 0))
-        # with d the second frame less the first: sums of d and, about the origin, of d dᵀ (reversible) or x dᵀ
+        # with d the second frame less the first: sum of d dᵀ if reversible; if not, of d and, about the origin, of x dᵀ
         self._step, self._cross = np.zeros(0), np.zeros((0, 0))
 
     def update(self, X: Trajectories, weights: FrameWeights | Callable[[Array], Array] | None = None) -> Covariances:
@@ -197,7 +197,8 @@ class Covariances:
             self._add(near, slice(0, 2 if start >= head else 1))
             if lagtime:
                 self._cross += (step if self.reversible else near).T @ step
-                self._step += _column_sums(step)
+                if not self.reversible:
+                    self._step += _column_sums(step)
         if lagtime and weights is None:
             tail = y[max(n_pairs - lagtime - first, 0) :]
             for start in range(0, len(tail), _ROWS):
@@ -216,7 +217,8 @@ class Covariances:
             self._square[i] += (weights * frames).T @ frames
         if self.lagtime:
             self._cross += (weights * (step if self.reversible else near)).T @ step
-            self._step += (weights * step).sum(axis=0)
+            if not self.reversible:
+                self._step += (weights * step).sum(axis=0)
 
     @property
     def n_features(self) -> int:

@@ -105,22 +105,25 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if covariances.n_pairs < 2:
             raise ValueError("PCA needs at least two frames, got n_samples=1; give more")
         c = covariances.c00
-        deviation = np.sqrt(np.maximum(np.diag(c), 0.0))
         mean, resolution = covariances.mean_0, covariances.resolution
         white = whitening(c, mean=mean, resolution=resolution)
         if not white.shape[1]:
             raise ValueError(_CONSTANT)
-        most = white.shape[1] if self.whiten else len(c)
-        n_components = _checked_n_components(self.n_components, most)
         values, vectors = scipy.linalg.eigh(c)
-        values, vectors = values[::-1][:n_components], vectors[:, ::-1][:, :n_components]
+        values, vectors = values[::-1], vectors[:, ::-1]
+        most = len(c)
+        if self.whiten:
+            # smaller ones are rounding errors of the largest
+            most = min(white.shape[1], int(np.sum(values > len(c) * resolution * values[0])))
+        n_components = _checked_n_components(self.n_components, most)
+        values, vectors = values[:n_components], vectors[:, :n_components]
         # rounding can make a zero negative; the divisor is that of an unbiased estimate
         unbiased = covariances.n_pairs / (covariances.n_pairs - 1)
         values = np.maximum(values, 0.0) * unbiased
         self.n_features_in_, self.n_frames_ = len(c), covariances.n_pairs
         self.mean_ = mean
         self.explained_variance_ = values
-        self.explained_variance_ratio_ = values / (unbiased * np.square(deviation).sum())
+        self.explained_variance_ratio_ = values / (unbiased * np.trace(c))
         components = _signed(vectors).T
         self.components_ = components / np.sqrt(values)[:, None] if self.whiten else components
         self._covariances = covariances
@@ -339,7 +342,7 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         decay, vectors = scipy.linalg.eigh(white.T @ covariances.dirichlet @ white)
         order = np.argsort(-np.abs(1.0 - decay), kind="stable")
         values = 1.0 - decay[order]
-        ratio = values**2 / np.square(values).sum()
+        ratio = _fractions(values)
         n_components = min(
             _checked_n_components(self.n_components, len(values)), _n_holding(self.kinetic_variance, ratio)
         )
@@ -559,8 +562,7 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         if not left.shape[1] or not right.shape[1]:
             raise ValueError(_CONSTANT)
         u, values, vt = scipy.linalg.svd(left.T @ covariances.c0t @ right, full_matrices=False)
-        total = np.square(values).sum()
-        ratio = values**2 / total if total > 0 else np.zeros(len(values))
+        ratio = _fractions(values)
         n_components = min(
             _checked_n_components(self.n_components, len(values)), _n_holding(self.kinetic_variance, ratio)
         )
@@ -714,10 +716,15 @@ def _checked_n_components(n_components: int | None, rank: int) -> int:
     return int(n_components)
 
 
+def _fractions(values: Array) -> Array:
+    total = np.square(values).sum()
+    return values**2 / total if total > 0 else np.zeros(len(values))
+
+
 def _n_holding(fraction: float | None, ratio: Array) -> int:
     """How many of the first numbers have this sum."""
     # the sum of all falls short of 1 by rounding
-    return len(ratio) if fraction is None else int(np.sum(np.cumsum(ratio) < fraction - 1e-12)) + 1
+    return len(ratio) if fraction is None else min(int(np.sum(np.cumsum(ratio) < fraction - 1e-12)) + 1, len(ratio))
 
 
 def _extended(estimator: Linear, added: Covariances) -> Covariances:
