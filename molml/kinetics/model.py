@@ -1,0 +1,1092 @@
+"""Coordinates found by networks: autoencoders, time-lagged autoencoders, VAMPnets.
+
+All are estimators of scikit-learn. Frames are whitened first; training is in single precision by the Trainer, and
+judged on held-out blocks of time; what comes out is in double precision, and the same for the same seed.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, final
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from molml.io import Container
+from molml.kinetics.covariance import Covariances
+from molml.kinetics.data import Array, Streamed, TimeLaggedDataset, Trajectories, as_list, check_lagtime, lagged_blocks
+from molml.kinetics.files import load_estimator, save_estimator
+from molml.kinetics.loss import ReconstructionLoss, VAMPLoss, VariationalLoss, pieces
+from molml.kinetics.metrics import vamp_score
+from molml.kinetics.networks import (
+    First,
+    Frames,
+    Output,
+    apply,
+    check_parameters,
+    encoder_decoder,
+    explained,
+    explaining_modes,
+    frame_statistics,
+    lone_encoder,
+    numbers,
+    of_one_kind,
+    own_timescales,
+    regression_score,
+    sequential,
+    single,
+    singular_modes,
+    slow_modes,
+    train,
+    trajectories,
+    whitened,
+    whitened_targets,
+)
+
+__all__ = [
+    "Autoencoder",
+    "ReversibleVAMPNet",
+    "TimeLaggedAutoencoder",
+    "VAMPNet",
+    "VariationalTimeLaggedAutoencoder",
+]
+
+_AUTOENCODER_STEPS = 4000
+_VAMPNET_STEPS = 2000
+
+
+@final
+class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Coordinates from which a network can rebuild the frame they were made of: a curved PCA.
+
+    The mean squared error of the features, in their own units, is minimised. With ``hidden=()`` the coordinates span
+    the space of the first principal components.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of coordinates.
+    hidden : sequence of int
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. Empty for a linear map.
+    activation : str
+        tanh, logistic, silu, relu or softsign.
+    max_epochs : int, optional
+        Passes over the training frames; if not given, as many as make some thousands of steps, 5 to 200.
+    batch_size : int
+        Frames in a step.
+    learning_rate : float
+        Of Adam at its largest; it falls to zero like a cosine.
+    valid_fraction : float
+        Fraction of the frames, in contiguous blocks of time, that decides which epoch's weights are kept; with 0 the
+        training error decides.
+    patience : int, optional
+        Stop after so many epochs that were no better.
+    n_restarts : int
+        Trainings from different random weights, of which the one with the best held-out error is kept.
+    minutes : float, optional
+        Longest time of all trainings.
+    seed : int
+        Of initial weights, held-out blocks, order of the frames and noise.
+    progress : bool, optional
+        Show a progress bar; if not given, only if stderr is a terminal.
+
+    Attributes
+    ----------
+    mean_ : ndarray (n_features,)
+    whitening_ : ndarray (rank, n_features)
+    encoder_, decoder_ : MLP
+        Of whitened frames.
+    rotation_, shift_ : ndarray (n_components, n_outputs), (n_components,)
+        Encoder's outputs -> coordinates: uncorrelated, of variance one, by the variance that they explain linearly.
+    scale_ : float
+        Root of the mean variance of a feature, the decoder's unit.
+    history_ : list of dict
+        Of the training that was kept, see `molml.training.History`.
+    n_features_in_ : int
+
+    References
+    ----------
+    Hinton and Salakhutdinov, Science 313, 504 (2006).
+
+    Examples
+    --------
+    >>> angle = np.linspace(0.0, 3.0, 1000)
+    >>> X = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    >>> autoencoder = Autoencoder(1, max_epochs=20, progress=False).fit(X)
+    >>> autoencoder.transform(X).shape
+    (1000, 1)
+    """
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        hidden: Sequence[int] = (200, 100),
+        activation: str = "tanh",
+        max_epochs: int | None = None,
+        batch_size: int = 200,
+        learning_rate: float = 1e-3,
+        valid_fraction: float = 0.2,
+        patience: int | None = None,
+        n_restarts: int = 1,
+        minutes: float | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden = hidden
+        self.activation = activation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.valid_fraction = valid_fraction
+        self.patience = patience
+        self.n_restarts = n_restarts
+        self.minutes = minutes
+        self.seed = seed
+        self.progress = progress
+
+    def fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train anew.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        Autoencoder
+            This object.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or a parameter is not what it should be.
+        TrainingInterrupted
+            After Ctrl-C; the estimator is fitted as far as it came.
+        """
+        check_parameters(self)
+        arrays = trajectories(self, X, fitted=False)
+        covariances = Covariances(0).update(arrays)
+        self.mean_, self.whitening_ = frame_statistics(covariances)
+        self.scale_ = float(np.sqrt(np.trace(covariances.c00) / covariances.n_features))
+        self.n_features_in_ = covariances.n_features
+        return self._train(arrays, self._networks, self.n_restarts)
+
+    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
+
+        Mean and whitening stay those of the first call; the coordinates are rotated anew for the new frames.
+        """
+        if not hasattr(self, "encoder_"):
+            return self.fit(X)
+        check_parameters(self)
+        present = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_})
+        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
+
+    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
+        # whitened frames -> features in units of scale_
+        matrix = np.linalg.pinv(self.whitening_) / self.scale_
+        loss = ReconstructionLoss(single(matrix), single(np.zeros(len(matrix))))
+        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
+            pairs = TimeLaggedDataset(frames, 0)
+            trained = train(self, make, loss, pairs, n_steps=_AUTOENCODER_STEPS, n_restarts=n_restarts)
+            self.encoder_, self.decoder_ = trained.network["encoder"], trained.network["decoder"]
+            outputs = Covariances(0)
+            for u, _ in pieces(pairs):
+                outputs.update(np.concatenate([numbers(self.encoder_, u), u.double().numpy() @ matrix.T], axis=1))
+        self.rotation_, self.shift_ = explaining_modes(outputs, self.n_components)
+        self.history_ = list(trained.history)
+        if trained.interruption is not None:
+            raise trained.interruption
+        return self
+
+    def transform(self, X: Trajectories) -> Array | list[Array]:
+        """Coordinates of every frame.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+
+        Returns
+        -------
+        array (n_frames, n_components), or a list of such arrays for a list or a stream
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            If there was no fit, or X is not what it should be.
+        """
+        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
+
+    def inverse_transform(self, Z: Trajectories) -> Array | list[Array]:
+        """Frames that the decoder makes of coordinates.
+
+        Parameters
+        ----------
+        Z : array (n_frames, n_components), or list of such arrays
+
+        Returns
+        -------
+        array (n_frames, n_features), or list of such arrays
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            As `transform`.
+        """
+        check_is_fitted(self)
+        return of_one_kind(Z, apply(self._decoder(), as_list(Z, name="Z", n_features=self.n_components)))
+
+    def _decoder(self) -> nn.Sequential:
+        """Coordinates -> features."""
+        back = np.linalg.inv(self.rotation_)
+        return sequential(
+            Frames(self.shift_, back),
+            self.decoder_,
+            self.activation,
+            Output(self.scale_ * np.eye(self.n_features_in_), self.mean_),
+        )
+
+    def score(self, X: Trajectories, y: None = None) -> float:
+        """Fraction of the variance that is rebuilt, 1 - Σ ‖x - x̂‖² / Σ ‖x - mean of X‖².
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        float
+            At most 1.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            As `transform`, and if X does not vary.
+        """
+        arrays = trajectories(self, X, fitted=True)
+        network, decoder = self.as_module(), self._decoder()
+        error, covariances = 0.0, Covariances(0).update(arrays)
+        for _, _, x, _ in lagged_blocks(arrays, 0):
+            rebuilt = apply(decoder, apply(network, [x]))[0]
+            error += float(np.square(rebuilt - x).sum())
+        return explained(error, covariances.n_pairs * np.trace(covariances.c00))
+
+    def as_module(self) -> nn.Sequential:
+        """Features -> coordinates as a network of Linear and activation modules, in double precision.
+
+        Returns
+        -------
+        Sequential
+            Equal to `transform`.
+        """
+        check_is_fitted(self)
+        output = Output(self.rotation_, self.shift_)
+        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a model file, see `molml.kinetics.files.save_estimator`."""
+        save_estimator(self, path, metadata=metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> Self:
+        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
+        return load_estimator(cls, container)
+
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        return encoder_decoder(self, seed, n_outputs=self.n_components, n_targets=self.n_features_in_)
+
+    def _build_networks(self) -> None:
+        networks = self._networks(0)
+        self.encoder_, self.decoder_ = networks["encoder"], networks["decoder"]
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components
+
+
+@final
+class TimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Coordinates of a frame from which a network can tell the frame one lag time later: a curved TICA.
+
+    Frames at t and at t + lagtime are whitened, so that every direction counts alike, and the mean squared error of the
+    later ones is minimised. With ``hidden=()`` the coordinates span the space of the leading canonical correlations
+    between x_t and x_t+lagtime. Where a fast motion varies much and a slow one little, a single coordinate may follow
+    the fast one all the same; `ReversibleVAMPNet` then does not.
+
+    Parameters
+    ----------
+    lagtime : int
+        In frames, at least 1.
+    n_components : int
+        Number of coordinates.
+    hidden, activation, max_epochs, batch_size, learning_rate, valid_fraction, patience, n_restarts, minutes, seed
+    progress
+        As in `Autoencoder`.
+
+    Attributes
+    ----------
+    mean_ : ndarray (n_features,)
+    whitening_ : ndarray (rank, n_features)
+        Of the frames that begin a pair.
+    target_matrix_, target_shift_ : ndarray (rank, rank), (rank,)
+        Whitened frame -> what the decoder is to give: it whitens the frames that end a pair.
+    encoder_, decoder_ : MLP
+    rotation_, shift_ : ndarray (n_components, n_outputs), (n_components,)
+        Encoder's outputs -> coordinates: uncorrelated, of variance one, the slowest first.
+    eigenvalues_ : ndarray (n_components,)
+        Autocorrelations of the coordinates over the lag time.
+    history_ : list of dict
+    n_features_in_ : int
+
+    References
+    ----------
+    Wehmeyer and Noé, J. Chem. Phys. 148, 241703 (2018).
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> state = np.repeat(rng.choice([-1.0, 1.0], 200), 50)
+    >>> X = np.stack([state, rng.normal(size=10000)], axis=1)
+    >>> tae = TimeLaggedAutoencoder(1, 1, max_epochs=5, progress=False).fit(X)
+    >>> tae.transform([X, X[:100]])[1].shape
+    (100, 1)
+    """
+
+    def __init__(
+        self,
+        lagtime: int = 1,
+        n_components: int = 2,
+        *,
+        hidden: Sequence[int] = (200, 100),
+        activation: str = "tanh",
+        max_epochs: int | None = None,
+        batch_size: int = 200,
+        learning_rate: float = 1e-3,
+        valid_fraction: float = 0.2,
+        patience: int | None = None,
+        n_restarts: int = 1,
+        minutes: float | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.lagtime = lagtime
+        self.n_components = n_components
+        self.hidden = hidden
+        self.activation = activation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.valid_fraction = valid_fraction
+        self.patience = patience
+        self.n_restarts = n_restarts
+        self.minutes = minutes
+        self.seed = seed
+        self.progress = progress
+
+    def fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train anew.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        TimeLaggedAutoencoder
+            This object.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or a parameter is not what it should be, or a trajectory is not longer than the lag time.
+        TrainingInterrupted
+            After Ctrl-C; the estimator is fitted as far as it came.
+        """
+        check_parameters(self)
+        check_lagtime(self.lagtime, least=1)
+        arrays = trajectories(self, X, fitted=False)
+        covariances = Covariances(self.lagtime).update(arrays)
+        self.mean_, self.whitening_ = frames = frame_statistics(covariances)
+        self.target_matrix_, self.target_shift_ = whitened_targets(covariances, frames)
+        self.n_features_in_ = covariances.n_features
+        return self._train(arrays, self._networks, self.n_restarts)
+
+    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
+
+        Mean and whitening stay those of the first call; the coordinates and their eigenvalues are those of the new
+        frames.
+        """
+        if not hasattr(self, "encoder_"):
+            return self.fit(X)
+        check_parameters(self)
+        present = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_})
+        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
+
+    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
+        loss = ReconstructionLoss(single(self.target_matrix_), single(self.target_shift_))
+        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
+            pairs = TimeLaggedDataset(frames, self.lagtime)
+            trained = train(self, make, loss, pairs, n_steps=_AUTOENCODER_STEPS, n_restarts=n_restarts)
+            self.encoder_, self.decoder_ = trained.network["encoder"], trained.network["decoder"]
+            (self.rotation_, self.shift_), self.eigenvalues_ = slow_modes(self.encoder_, pairs, self.n_components)
+        self.history_ = list(trained.history)
+        if trained.interruption is not None:
+            raise trained.interruption
+        return self
+
+    def transform(self, X: Trajectories) -> Array | list[Array]:
+        """Coordinates of every frame; as in `Autoencoder`."""
+        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
+
+    def score(self, X: Trajectories, y: None = None) -> float:
+        """Fraction of the variance of later frames, whitened, that is told from earlier ones.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        float
+            1 - Σ ‖y - ŷ‖² / Σ ‖y - mean of y‖² over all pairs, at most 1.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            As `transform`, and if a trajectory is not longer than the lag time or X does not vary.
+        """
+        return regression_score(self, trajectories(self, X, fitted=True), self.encoder_)
+
+    def timescales(self, n: int | None = None) -> Array:
+        """Implied timescales of the coordinates, -lagtime / ln λ, longest first.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many; all if not given.
+
+        Returns
+        -------
+        array (n,), frames
+            0 for λ <= 0, infinite for λ >= 1.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            If there was no fit, or there are fewer.
+        """
+        return own_timescales(self, n)
+
+    def as_module(self) -> nn.Sequential:
+        """Features -> coordinates as a network of Linear and activation modules; as in `Autoencoder`."""
+        check_is_fitted(self)
+        output = Output(self.rotation_, self.shift_)
+        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a model file, see `molml.kinetics.files.save_estimator`."""
+        save_estimator(self, path, metadata=metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> Self:
+        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
+        return load_estimator(cls, container)
+
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        return encoder_decoder(self, seed, n_outputs=self.n_components, n_targets=len(self.target_matrix_))
+
+    def _build_networks(self) -> None:
+        networks = self._networks(0)
+        self.encoder_, self.decoder_ = networks["encoder"], networks["decoder"]
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components
+
+
+@final
+class VariationalTimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Time-lagged autoencoder whose encoder gives a distribution, held near a normal one: smooth coordinates.
+
+    The mean over pairs of ½ ‖y - decoder(z)‖² + β KL(q(z|x_t) ‖ N(0, 1)) is minimised, with y the whitened frame at
+    t + lagtime and z a sample of q. Coordinates are means of q.
+
+    Parameters
+    ----------
+    lagtime : int
+        In frames, at least 1.
+    n_components : int
+        Number of coordinates.
+    beta : float
+        Weight of the divergence, above 0. With 1 it is the evidence bound of a decoder with noise of unit variance,
+        under which most of what one frame tells of the next is not worth its price: coordinates would be constant.
+    hidden, activation, max_epochs, batch_size, learning_rate, valid_fraction, patience, n_restarts, minutes, seed
+    progress
+        As in `Autoencoder`.
+
+    Attributes
+    ----------
+    mean_, whitening_, target_matrix_, target_shift_, encoder_, decoder_, rotation_, shift_, eigenvalues_, history_
+    n_features_in_
+        As in `TimeLaggedAutoencoder`; the encoder gives means and log variances side by side.
+
+    References
+    ----------
+    Hernández, Wayment-Steele, Sultan, Husic and Pande, Phys. Rev. E 97, 062412 (2018); Higgins et al., ICLR 2017, for
+    β.
+    """
+
+    def __init__(
+        self,
+        lagtime: int = 1,
+        n_components: int = 2,
+        *,
+        beta: float = 0.01,
+        hidden: Sequence[int] = (200, 100),
+        activation: str = "tanh",
+        max_epochs: int | None = None,
+        batch_size: int = 200,
+        learning_rate: float = 1e-3,
+        valid_fraction: float = 0.2,
+        patience: int | None = None,
+        n_restarts: int = 1,
+        minutes: float | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.lagtime = lagtime
+        self.n_components = n_components
+        self.beta = beta
+        self.hidden = hidden
+        self.activation = activation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.valid_fraction = valid_fraction
+        self.patience = patience
+        self.n_restarts = n_restarts
+        self.minutes = minutes
+        self.seed = seed
+        self.progress = progress
+
+    def fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train anew.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        VariationalTimeLaggedAutoencoder
+            This object.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or a parameter is not what it should be, or a trajectory is not longer than the lag time.
+        TrainingInterrupted
+            After Ctrl-C; the estimator is fitted as far as it came.
+        """
+        check_parameters(self)
+        check_lagtime(self.lagtime, least=1)
+        if not self.beta > 0:
+            raise ValueError(f"beta must be positive, got {self.beta}; TimeLaggedAutoencoder is the limit 0")
+        arrays = trajectories(self, X, fitted=False)
+        covariances = Covariances(self.lagtime).update(arrays)
+        self.mean_, self.whitening_ = frames = frame_statistics(covariances)
+        self.target_matrix_, self.target_shift_ = whitened_targets(covariances, frames)
+        self.n_features_in_ = covariances.n_features
+        return self._train(arrays, self._networks, self.n_restarts)
+
+    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
+
+        Mean and whitening stay those of the first call; the coordinates and their eigenvalues are those of the new
+        frames.
+        """
+        if not hasattr(self, "encoder_"):
+            return self.fit(X)
+        check_parameters(self)
+        present = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_})
+        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
+
+    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
+        loss = VariationalLoss(single(self.target_matrix_), single(self.target_shift_), self.beta)
+        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
+            pairs = TimeLaggedDataset(frames, self.lagtime)
+            trained = train(self, make, loss, pairs, n_steps=_AUTOENCODER_STEPS, n_restarts=n_restarts)
+            self.encoder_, self.decoder_ = trained.network["encoder"], trained.network["decoder"]
+            (rotation, self.shift_), self.eigenvalues_ = slow_modes(self._means(), pairs, self.n_components)
+        # of means and log variances, only the means count
+        self.rotation_ = np.pad(rotation, ((0, 0), (0, self.n_components)))
+        self.history_ = list(trained.history)
+        if trained.interruption is not None:
+            raise trained.interruption
+        return self
+
+    def transform(self, X: Trajectories) -> Array | list[Array]:
+        """Coordinates of every frame; as in `Autoencoder`."""
+        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
+
+    def score(self, X: Trajectories, y: None = None) -> float:
+        """Fraction of the variance of later frames, whitened, that is told from earlier ones.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        float
+            1 - Σ ‖y - ŷ‖² / Σ ‖y - mean of y‖² over all pairs, at most 1.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            As `transform`, and if a trajectory is not longer than the lag time or X does not vary.
+        """
+        return regression_score(self, trajectories(self, X, fitted=True), self._means())
+
+    def timescales(self, n: int | None = None) -> Array:
+        """Implied timescales of the coordinates, -lagtime / ln λ, longest first.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many; all if not given.
+
+        Returns
+        -------
+        array (n,), frames
+            0 for λ <= 0, infinite for λ >= 1.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            If there was no fit, or there are fewer.
+        """
+        return own_timescales(self, n)
+
+    def as_module(self) -> nn.Sequential:
+        """Features -> coordinates as a network of Linear and activation modules; as in `Autoencoder`."""
+        check_is_fitted(self)
+        output = Output(self.rotation_, self.shift_)
+        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a model file, see `molml.kinetics.files.save_estimator`."""
+        save_estimator(self, path, metadata=metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> Self:
+        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
+        return load_estimator(cls, container)
+
+    def _means(self) -> nn.Sequential:
+        """The encoder with its means only, which the decoder takes."""
+        return nn.Sequential(self.encoder_, First(self.n_components))
+
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        return encoder_decoder(self, seed, n_outputs=2 * self.n_components, n_targets=len(self.target_matrix_))
+
+    def _build_networks(self) -> None:
+        networks = self._networks(0)
+        self.encoder_, self.decoder_ = networks["encoder"], networks["decoder"]
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components
+
+
+@final
+class VAMPNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Coordinates whose future is best known, found by maximising their VAMP-2 score; time need not be reversible.
+
+    The network's outputs are linear, not probabilities of states, so that n coordinates hold n slow processes and can
+    be scored, compared and biased like those of any other method. They are given as left singular functions of the
+    Koopman operator: uncorrelated, of variance one, the best known first. A Markov model of them gives states.
+
+    Parameters
+    ----------
+    lagtime : int
+        In frames, at least 1.
+    n_components : int
+        Number of coordinates.
+    batch_size : int
+        Pairs in a step, whose covariances must be good estimates: hundreds at least.
+    hidden, activation, max_epochs, learning_rate, valid_fraction, patience, n_restarts, minutes, seed, progress
+        As in `Autoencoder`.
+
+    Attributes
+    ----------
+    mean_ : ndarray (n_features,)
+    whitening_ : ndarray (rank, n_features)
+        Of the frames that begin a pair.
+    encoder_ : MLP
+    rotation_, shift_ : ndarray (n_components, n_components), (n_components,)
+        Encoder's outputs -> coordinates.
+    eigenvalues_ : ndarray (n_components,)
+        Absolute eigenvalues of the coordinates' Koopman matrix, descending.
+    history_ : list of dict
+    n_features_in_ : int
+
+    References
+    ----------
+    Mardt, Pasquali, Wu and Noé, Nat. Commun. 9, 5 (2018).
+    """
+
+    def __init__(
+        self,
+        lagtime: int = 1,
+        n_components: int = 2,
+        *,
+        hidden: Sequence[int] = (200, 100),
+        activation: str = "tanh",
+        max_epochs: int | None = None,
+        batch_size: int = 1000,
+        learning_rate: float = 1e-3,
+        valid_fraction: float = 0.2,
+        patience: int | None = None,
+        n_restarts: int = 1,
+        minutes: float | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.lagtime = lagtime
+        self.n_components = n_components
+        self.hidden = hidden
+        self.activation = activation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.valid_fraction = valid_fraction
+        self.patience = patience
+        self.n_restarts = n_restarts
+        self.minutes = minutes
+        self.seed = seed
+        self.progress = progress
+
+    def fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train anew.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        VAMPNet
+            This object.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or a parameter is not what it should be, or a trajectory is not longer than the lag time.
+        TrainingInterrupted
+            After Ctrl-C; the estimator is fitted as far as it came.
+        """
+        check_parameters(self)
+        check_lagtime(self.lagtime, least=1)
+        arrays = trajectories(self, X, fitted=False)
+        covariances = Covariances(self.lagtime).update(arrays)
+        self.mean_, self.whitening_ = frame_statistics(covariances)
+        self.n_features_in_ = covariances.n_features
+        return self._train(arrays, self._networks, self.n_restarts)
+
+    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
+
+        Mean and whitening stay those of the first call; the coordinates and their eigenvalues are those of the new
+        frames.
+        """
+        if not hasattr(self, "encoder_"):
+            return self.fit(X)
+        check_parameters(self)
+        present = nn.ModuleDict({"encoder": self.encoder_})
+        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
+
+    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
+        loss = VAMPLoss(reversible=False)
+        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
+            pairs = TimeLaggedDataset(frames, self.lagtime)
+            trained = train(self, make, loss, pairs, n_steps=_VAMPNET_STEPS, n_restarts=n_restarts)
+            self.encoder_ = trained.network["encoder"]
+            (self.rotation_, self.shift_), self.eigenvalues_ = singular_modes(self.encoder_, pairs, self.n_components)
+        self.history_ = list(trained.history)
+        if trained.interruption is not None:
+            raise trained.interruption
+        return self
+
+    def transform(self, X: Trajectories) -> Array | list[Array]:
+        """Coordinates of every frame; as in `Autoencoder`."""
+        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
+
+    def score(self, X: Trajectories, y: None = None) -> float:
+        """VAMP-2 score of the coordinates of these frames, 1 for the constant function included.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        float
+            At most n_components + 1; see `molml.kinetics.metrics.vamp_score`.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            As `transform`, and if a trajectory is not longer than the lag time.
+        """
+        return vamp_score(apply(self.as_module(), trajectories(self, X, fitted=True)), self.lagtime)
+
+    def timescales(self, n: int | None = None) -> Array:
+        """Implied timescales of the coordinates' Koopman matrix, -lagtime / ln |λ|, longest first.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many; all if not given.
+
+        Returns
+        -------
+        array (n,), frames
+            Infinite for |λ| >= 1.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            If there was no fit, or there are fewer.
+        """
+        return own_timescales(self, n)
+
+    def as_module(self) -> nn.Sequential:
+        """Features -> coordinates as a network of Linear and activation modules; as in `Autoencoder`."""
+        check_is_fitted(self)
+        output = Output(self.rotation_, self.shift_)
+        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a model file, see `molml.kinetics.files.save_estimator`."""
+        save_estimator(self, path, metadata=metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> Self:
+        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
+        return load_estimator(cls, container)
+
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        return nn.ModuleDict({"encoder": lone_encoder(self, seed)})
+
+    def _build_networks(self) -> None:
+        self.encoder_ = lone_encoder(self, 0)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components
+
+
+@final
+class ReversibleVAMPNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Slowest coordinates of reversible dynamics, found by a network: a curved TICA.
+
+    The sum of squared eigenvalues of the symmetrised problem in the space of the network's outputs is maximised. Given
+    are its eigenfunctions: uncorrelated, of variance one, the slowest first. Also known as state-free reversible
+    VAMPnet (SRV).
+
+    Parameters
+    ----------
+    lagtime : int
+        In frames, at least 1.
+    n_components : int
+        Number of coordinates.
+    batch_size : int
+        Pairs in a step, whose covariances must be good estimates: hundreds at least.
+    hidden, activation, max_epochs, learning_rate, valid_fraction, patience, n_restarts, minutes, seed, progress
+        As in `Autoencoder`.
+
+    Attributes
+    ----------
+    mean_ : ndarray (n_features,)
+    whitening_ : ndarray (rank, n_features)
+        Of the frames that begin a pair.
+    encoder_ : MLP
+    rotation_, shift_ : ndarray (n_components, n_components), (n_components,)
+        Encoder's outputs -> coordinates.
+    eigenvalues_ : ndarray (n_components,)
+        Autocorrelations of the coordinates over the lag time, descending.
+    history_ : list of dict
+    n_features_in_ : int
+
+    References
+    ----------
+    Chen, Sidky and Ferguson, J. Chem. Phys. 150, 214114 (2019).
+    """
+
+    def __init__(
+        self,
+        lagtime: int = 1,
+        n_components: int = 2,
+        *,
+        hidden: Sequence[int] = (200, 100),
+        activation: str = "tanh",
+        max_epochs: int | None = None,
+        batch_size: int = 1000,
+        learning_rate: float = 1e-3,
+        valid_fraction: float = 0.2,
+        patience: int | None = None,
+        n_restarts: int = 1,
+        minutes: float | None = None,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        self.lagtime = lagtime
+        self.n_components = n_components
+        self.hidden = hidden
+        self.activation = activation
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.valid_fraction = valid_fraction
+        self.patience = patience
+        self.n_restarts = n_restarts
+        self.minutes = minutes
+        self.seed = seed
+        self.progress = progress
+
+    def fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train anew.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        ReversibleVAMPNet
+            This object.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If X or a parameter is not what it should be, or a trajectory is not longer than the lag time.
+        TrainingInterrupted
+            After Ctrl-C; the estimator is fitted as far as it came.
+        """
+        check_parameters(self)
+        check_lagtime(self.lagtime, least=1)
+        arrays = trajectories(self, X, fitted=False)
+        covariances = Covariances(self.lagtime).update(arrays)
+        self.mean_, self.whitening_ = frame_statistics(covariances)
+        self.n_features_in_ = covariances.n_features
+        return self._train(arrays, self._networks, self.n_restarts)
+
+    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
+        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
+
+        Mean and whitening stay those of the first call; the coordinates and their eigenvalues are those of the new
+        frames.
+        """
+        if not hasattr(self, "encoder_"):
+            return self.fit(X)
+        check_parameters(self)
+        present = nn.ModuleDict({"encoder": self.encoder_})
+        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
+
+    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
+        loss = VAMPLoss(reversible=True)
+        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
+            pairs = TimeLaggedDataset(frames, self.lagtime)
+            trained = train(self, make, loss, pairs, n_steps=_VAMPNET_STEPS, n_restarts=n_restarts)
+            self.encoder_ = trained.network["encoder"]
+            (self.rotation_, self.shift_), self.eigenvalues_ = slow_modes(self.encoder_, pairs, self.n_components)
+        self.history_ = list(trained.history)
+        if trained.interruption is not None:
+            raise trained.interruption
+        return self
+
+    def transform(self, X: Trajectories) -> Array | list[Array]:
+        """Coordinates of every frame; as in `Autoencoder`."""
+        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
+
+    def score(self, X: Trajectories, y: None = None) -> float:
+        """VAMP-2 score of the coordinates of these frames, 1 for the constant function included.
+
+        Parameters
+        ----------
+        X : array (n_frames, n_features), list of such arrays, or Streamed
+        y : None
+
+        Returns
+        -------
+        float
+            At most n_components + 1; see `molml.kinetics.metrics.vamp_score`.
+
+        Raises
+        ------
+        NotFittedError, TypeError, ValueError
+            As `transform`, and if a trajectory is not longer than the lag time.
+        """
+        return vamp_score(apply(self.as_module(), trajectories(self, X, fitted=True)), self.lagtime)
+
+    def timescales(self, n: int | None = None) -> Array:
+        """Implied timescales of the coordinates, -lagtime / ln λ, longest first.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many; all if not given.
+
+        Returns
+        -------
+        array (n,), frames
+            0 for λ <= 0, infinite for λ >= 1.
+
+        Raises
+        ------
+        NotFittedError, ValueError
+            If there was no fit, or there are fewer.
+        """
+        return own_timescales(self, n)
+
+    def as_module(self) -> nn.Sequential:
+        """Features -> coordinates as a network of Linear and activation modules; as in `Autoencoder`."""
+        check_is_fitted(self)
+        output = Output(self.rotation_, self.shift_)
+        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write a model file, see `molml.kinetics.files.save_estimator`."""
+        save_estimator(self, path, metadata=metadata)
+
+    @classmethod
+    def from_container(cls, container: Container) -> Self:
+        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
+        return load_estimator(cls, container)
+
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        return nn.ModuleDict({"encoder": lone_encoder(self, seed)})
+
+    def _build_networks(self) -> None:
+        self.encoder_ = lone_encoder(self, 0)
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.n_components
