@@ -71,6 +71,13 @@ def _add_fit(actions: Any) -> None:
     )
     action.add_argument("--hidden", metavar="N", type=int, nargs="+", help="widths of the layers (default: 64 64)")
     action.add_argument("--memory", metavar="GB", type=float, help="for what is kept of the structures (default: 4)")
+    action.add_argument(
+        "--derivatives",
+        choices=("auto", "keep", "compute"),
+        default="auto",
+        help="of the functions, for training: keep them as far as --memory allows, or compute them in every step "
+        "(default: auto, what is faster in a run of usual length)",
+    )
     action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: 0)")
     action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
     action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
@@ -160,7 +167,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
     limit_threads(arguments.threads)
     sets, sources = _read_sets(arguments)
     settings: dict[str, Any] = {
-        name: getattr(arguments, name) for name in ("model", "members", "minutes", "epochs", "seed", "resume")
+        name: getattr(arguments, name)
+        for name in ("model", "members", "minutes", "epochs", "derivatives", "seed", "resume")
     }
     if arguments.n_functions:
         settings["n_functions"] = arguments.n_functions

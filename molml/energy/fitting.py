@@ -67,6 +67,7 @@ class _Options(NamedTuple):
     n_functions: int
     hidden: tuple[int, ...]
     memory: float
+    derivatives: Literal["auto", "keep", "compute"]
     seed: int
     config: dict[str, Any]
     folder: Path | None
@@ -86,6 +87,7 @@ def fit(
     n_functions: int | None = None,
     hidden: tuple[int, ...] = HIDDEN,
     memory: float = 4.0,
+    derivatives: Literal["auto", "keep", "compute"] = "auto",
     seed: int = 0,
     directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -118,8 +120,13 @@ def fit(
     hidden : tuple of int
         Widths of the networks' hidden layers.
     memory : float, GB
-        How much of the training structures' moments and functions is kept; the rest is computed anew in every epoch,
-        with the same result. Derivatives of the functions are never stored.
+        How much is kept of what training reads of the structures in every epoch: first moments and functions, then, as
+        far as there is room, derivatives. The rest is computed anew every time.
+    derivatives : {"auto", "keep", "compute"}
+        Whether derivatives of the functions by the positions, 24 bytes for every function of every neighbour, are kept
+        or their products computed anew, with the same result to rounding. "auto" keeps them where reading them is
+        clearly faster: for functions that visit every pair of neighbours (G4, G5 with a fractional zeta), and for small
+        molecules. "keep" pays in long runs, too: computing them takes as long as about a hundred epochs save.
     seed : int
     directory : path-like, optional
         For checkpoints and ``metrics.jsonl``.
@@ -144,6 +151,8 @@ def fit(
     _check(model, members, minutes, epochs, n_functions)
     if not memory >= 0:
         raise ValueError(f"memory must be zero or more GB, got {memory:g}")
+    if derivatives not in ("auto", "keep", "compute"):
+        raise ValueError(f"derivatives must be 'auto', 'keep' or 'compute', got {derivatives!r}")
     if members > 1 and len(train) < 10:
         raise ValueError(f"a committee needs at least 10 training structures, got {len(train)}; use members=1")
     if functions is not None and sorted(functions.elements) != sorted(set(functions.elements) | set(train.elements)):
@@ -171,7 +180,9 @@ def fit(
         "seed": seed,
     }
     folder = None if directory is None else Path(directory)
-    options = _Options(members, epochs, n_functions, tuple(hidden), memory, seed, config, folder, resume, progress)
+    options = _Options(
+        members, epochs, n_functions, tuple(hidden), memory, derivatives, seed, config, folder, resume, progress
+    )
     start = _prepare(train, functions, options)
     metadata = {
         "data_hash": train.hash,
@@ -313,8 +324,10 @@ def _train(
     )
     _soften(potential)
     loss, energy_weight = _loss(train, start.rmse)
-    featurised = FeaturisedDataset(train, potential.kernel, memory=options.memory)
-    n_atoms = sum(len(train[i].numbers) for i in range(len(train)))
+    n_atoms, n_judged = _n_atoms(train), 0 if valid is None else _n_atoms(valid)
+    # one limit for both sets
+    share, kept = n_atoms / (n_atoms + n_judged), options.derivatives
+    featurised = FeaturisedDataset(train, potential.kernel, memory=share * options.memory, derivatives=kept)
     if epochs is None:
         epochs = _MAX_EPOCHS if minutes is not None else int(np.clip(_ATOM_EPOCHS / n_atoms, 30, 300))
     trainer = Trainer(
@@ -337,7 +350,10 @@ def _train(
         progress=options.progress,
         description="training" if members == 1 else f"member {member + 1} of {members}",
     )
-    judge = FeaturisedDataset(valid, potential.kernel) if valid is not None else featurised
+    judge = featurised
+    if valid is not None:
+        rest = (1.0 - share) * options.memory
+        judge = FeaturisedDataset(valid, potential.kernel, memory=rest, derivatives=kept)
     threads = torch.get_num_threads()
     if trainer.batch_size * n_atoms < _FEW_ATOMS * len(train):
         torch.set_num_threads(1)
@@ -350,6 +366,10 @@ def _train(
     finally:
         torch.set_num_threads(threads)
     return potential.eval()
+
+
+def _n_atoms(dataset: StructureDataset) -> int:
+    return sum(len(dataset[i].numbers) for i in range(len(dataset)))
 
 
 def _linear_objective(trainer: Trainer, judge: FeaturisedDataset) -> float:

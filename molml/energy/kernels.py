@@ -1111,6 +1111,25 @@ class FeatureKernel:
             blocks.append(_combined(block, centre))
         return blocks
 
+    def values_size(self, near: Neighbourhood) -> int:
+        """Bytes that a structure takes with its neighbours, moments and functions."""
+        centres = self.tables.centres
+        values = sum(len(atoms) * centre.n_functions for atoms, centre in zip(near.atoms, centres, strict=True))
+        n_atoms, n_pairs = len(near.pairs.start) - 1, len(near.pairs.first)
+        # a pair: first, second, the neighbour's element, its vector and the offset of its cell; an atom: three numbers
+        return 8 * (values + n_atoms * (self.tables.basis.n_moments + 3) + 9 * n_pairs)
+
+    def worth_keeping(self, near: Neighbourhood) -> bool:
+        """Whether derivatives hold fewer numbers than a product with them takes multiplications when computed anew."""
+        start, numbers, products = near.pairs.start, 0, 0
+        for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
+            counts = start[atoms + 1] - start[atoms]
+            numbers += int(counts.sum()) * centre.n_functions
+            products += len(atoms) * (int(centre.invariants.quadratic[:, 2].sum()) + len(centre.invariants.cubic_value))
+            triples = centre.n_invariants - centre.n_moment_invariants
+            products += int((counts * (counts - 1) // 2).sum()) * triples
+        return products > numbers
+
     def derivatives_size(self, near: Neighbourhood) -> int:
         """Bytes that :meth:`derivatives` takes."""
         start, centres = near.pairs.start, self.tables.centres

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, final
+from typing import Any, Literal, NamedTuple, final
 
 import numpy as np
 import torch
@@ -24,17 +24,62 @@ class Featurised(NamedTuple):
     moments : ndarray, shape (n_atoms, n_moments)
     features : list of ndarray, shape (n_atoms of the element, n_functions)
         One per element of the symmetry functions.
+    derivatives : list of ndarray, shape (n_pairs of the element's atoms, 3, n_functions), or None
+        Those of the features by the pair vectors, where they are kept.
+    parts : list of Featurised
+        The structures one by one, where any of them keeps its derivatives.
     """
 
     structures: Structures
     near: Neighbourhood
     moments: np.ndarray
     features: list[np.ndarray]
+    derivatives: list[np.ndarray] | None
+    parts: list[Featurised]
+
+
+def featurise(kernel: FeatureKernel, structures: Structures, *, derivatives: bool = False) -> Featurised:
+    """Compute moments, symmetry functions and, where asked for, their derivatives."""
+    near = _near(kernel, structures)
+    moments = kernel.moments(near)
+    kept = kernel.derivatives(near, moments) if derivatives else None
+    return Featurised(structures, near, moments, kernel.values(near, moments), kept, [])
+
+
+def _near(kernel: FeatureKernel, item: Structures) -> Neighbourhood:
+    return neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
+
+
+def pair_gradient(kernel: FeatureKernel, batch: Featurised, weights: list[np.ndarray]) -> np.ndarray:
+    """d(sum of weights · features) / d(pair vectors), shape (n_pairs, 3), for weights of the features' shapes."""
+    if batch.derivatives is not None:
+        return kernel.stored_vjp(batch.near, batch.derivatives, weights)
+    if not batch.parts:
+        return kernel.vjp(batch.near, batch.moments, weights)
+    ends = np.cumsum([[len(atoms) for atoms in part.near.atoms] for part in batch.parts], axis=0)
+    shares = zip(*(np.split(w, ends[:-1, e]) for e, w in enumerate(weights)), strict=True)
+    own = zip(batch.parts, shares, strict=True)
+    return np.concatenate([pair_gradient(kernel, part, list(share)) for part, share in own])
+
+
+def feature_changes(kernel: FeatureKernel, batch: Featurised, directions: np.ndarray) -> list[np.ndarray]:
+    """Change of the features, in their shapes, when the pair vectors move along ``directions`` (n_pairs, 3)."""
+    if batch.derivatives is not None:
+        return kernel.stored_jvp(batch.near, batch.derivatives, directions)
+    if not batch.parts:
+        return kernel.jvp(batch.near, batch.moments, directions)
+    ends = np.cumsum([len(part.near.pairs.first) for part in batch.parts])
+    own = zip(batch.parts, np.split(directions, ends[:-1]), strict=True)
+    changes = [feature_changes(kernel, part, share) for part, share in own]
+    return [np.concatenate(blocks) for blocks in zip(*changes, strict=True)]
 
 
 @final
 class FeaturisedDataset:
-    """Structures with their moments and symmetry functions, computed once and kept as long as memory allows.
+    """Structures with their moments and symmetry functions, computed once and kept as far as memory allows.
+
+    What is kept depends on the sizes alone, not on the order of use: moments and functions, structure by structure, and
+    if there is room for all of them, derivatives of the functions by the pair vectors in what is left.
 
     Parameters
     ----------
@@ -42,23 +87,63 @@ class FeaturisedDataset:
         With the cutoff of the symmetry functions.
     kernel : FeatureKernel
     memory : float, GB
-        What is kept; items beyond it are computed anew each time.
+        What is kept; the rest is computed anew each time.
+    derivatives : {"auto", "keep", "compute"}
+        Whether derivatives, 24 bytes for every function of every neighbour, are kept or their products computed anew in
+        every step, which gives the same to rounding. "auto" keeps those that are read faster than multiplied anew
+        (:meth:`FeatureKernel.worth_keeping`): of functions that visit every pair of neighbours, and of isolated
+        molecules, where many functions see few neighbours.
 
     Raises
     ------
     ValueError
-        If the data set's cutoff is another than the functions'.
+        If the data set's cutoff is another than the functions', or a setting is out of its range.
     """
 
-    def __init__(self, dataset: StructureDataset, kernel: FeatureKernel, *, memory: float = 4.0) -> None:
+    def __init__(
+        self,
+        dataset: StructureDataset,
+        kernel: FeatureKernel,
+        *,
+        memory: float = 4.0,
+        derivatives: Literal["auto", "keep", "compute"] = "auto",
+    ) -> None:
         if dataset.cutoff != kernel.cutoff:
             raise ValueError(
                 f"the data set must have the functions' cutoff {kernel.cutoff:g} Å, got {dataset.cutoff}; "
                 "use dataset.with_cutoff"
             )
+        if not memory >= 0:
+            raise ValueError(f"memory must be zero or more GB, got {memory:g}")
+        if derivatives not in ("auto", "keep", "compute"):
+            raise ValueError(f"derivatives must be 'auto', 'keep' or 'compute', got {derivatives!r}")
         self.dataset, self.kernel = dataset, kernel
-        self._left = memory * 1e9
+        self._keep: set[int] = set()
+        self._keep_derivatives: set[int] = set()
         self._kept: dict[int, Featurised] = {}
+        if memory > 0:
+            self._plan(memory * 1e9, derivatives)
+
+    def _plan(self, room: float, derivatives: str) -> None:
+        """Decide what is kept within ``room`` bytes."""
+        wanted: dict[int, int] = {}
+        for index in range(len(self)):
+            near = _near(self.kernel, self.dataset[index])
+            size = self.kernel.values_size(near)
+            if size <= room:
+                room -= size
+                self._keep.add(index)
+                if derivatives == "keep" or (derivatives == "auto" and self.kernel.worth_keeping(near)):
+                    wanted[index] = self.kernel.derivatives_size(near)
+        for index, size in wanted.items():
+            if len(self._keep) == len(self) and size <= room:
+                room -= size
+                self._keep_derivatives.add(index)
+
+    @property
+    def n_derivatives(self) -> int:
+        """Number of structures whose derivatives are kept."""
+        return len(self._keep_derivatives)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -66,17 +151,10 @@ class FeaturisedDataset:
     def __getitem__(self, index: int) -> Featurised:
         if index in self._kept:
             return self._kept[index]
-        item = self.dataset[index]
-        near = neighbourhood(self.kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
-        moments = self.kernel.moments(near)
-        features = self.kernel.values(near, moments)
-        featurised = Featurised(item, near, moments, features)
-        # the pairs: first, second, the neighbour's element, the vector twice (here and in the data set's item)
-        size = moments.nbytes + 3 * near.pairs.vectors.nbytes + sum(block.nbytes for block in features)
-        if size <= self._left:
-            self._left -= size
-            self._kept[index] = featurised
-        return featurised
+        item = featurise(self.kernel, self.dataset[index], derivatives=index in self._keep_derivatives)
+        if index in self._keep:
+            self._kept[index] = item
+        return item
 
     def collate(self, items: list[Featurised]) -> Featurised:
         """One batch of several structures."""
@@ -96,7 +174,9 @@ class FeaturisedDataset:
         atoms = [[a + n for a in item.near.atoms] for item, n in zip(items, atoms_before, strict=False)]
         near = Neighbourhood(pairs, tuple(np.concatenate(blocks) for blocks in zip(*atoms, strict=True)))
         features = [np.concatenate(blocks) for blocks in zip(*(item.features for item in items), strict=True)]
-        return Featurised(structures, near, np.concatenate([item.moments for item in items]), features)
+        moments = np.concatenate([item.moments for item in items])
+        singly = items if any(item.derivatives is not None for item in items) else []
+        return Featurised(structures, near, moments, features, None, singly)
 
 
 class _PairGradient(torch.autograd.Function):
@@ -106,15 +186,15 @@ class _PairGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, kernel: FeatureKernel, near: Neighbourhood, moments: np.ndarray, *weights: Tensor) -> Tensor:
-        ctx.kernel, ctx.near, ctx.moments = kernel, near, moments
-        return torch.from_numpy(kernel.vjp(near, moments, [w.detach().numpy() for w in weights]))
+    def forward(ctx: Any, kernel: FeatureKernel, batch: Featurised, *weights: Tensor) -> Tensor:
+        ctx.kernel, ctx.batch = kernel, batch
+        return torch.from_numpy(pair_gradient(kernel, batch, [w.detach().numpy() for w in weights]))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, directions: Tensor) -> tuple[Tensor | None, ...]:
-        changes = ctx.kernel.jvp(ctx.near, ctx.moments, directions.numpy())
-        return None, None, None, *(torch.from_numpy(change) for change in changes)
+        changes = feature_changes(ctx.kernel, ctx.batch, directions.numpy())
+        return None, None, *(torch.from_numpy(change) for change in changes)
 
 
 @final
@@ -149,7 +229,7 @@ class EnergyForceLoss:
         _, energy = structure_energies(data, batch.near.atoms, energies)
         if bool(data.has_forces.any() | data.has_stress.any()):
             weights = torch.autograd.grad(energy.sum(), features, create_graph=model.training)
-            gradient = _PairGradient.apply(model.kernel, batch.near, batch.moments, *weights)
+            gradient = _PairGradient.apply(model.kernel, batch, *weights)
             forces, virial = forces_and_virial(data, torch.from_numpy(batch.near.pairs.vectors), gradient)
         else:
             forces, virial = data.forces, data.stress

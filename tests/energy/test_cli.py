@@ -127,13 +127,17 @@ def test_options_reach_the_fit(fits, quick, data, tmp_path):
         "--hidden",
         "8",
         "4",
+        "--memory",
+        "0.5",
+        "--derivatives",
+        "keep",
     ]
     assert main(["energy", "fit", data, "--output", str(tmp_path / "run"), "--valid", valid, *options]) == 0
     (call,) = fits
     assert (len(call["train"]), len(call["valid"])) == (12, 2)
     assert call["train"].cutoff == call["valid"].cutoff == 4.5
     expected = {"model": "linear", "members": 3, "minutes": 1.5, "epochs": 7, "seed": 5, "resume": False}
-    expected |= {"n_functions": 20, "hidden": (8, 4)}
+    expected |= {"n_functions": 20, "hidden": (8, 4), "memory": 0.5, "derivatives": "keep"}
     assert {name: call[name] for name in expected} == expected
 
 
@@ -285,6 +289,7 @@ def test_only_the_first_of_several_processes_writes(fits, data, tmp_path, monkey
         (["--minutes", "-1"], "--minutes must be positive, got -1"),
         (["--cutoff", "0"], "--cutoff must be a positive length"),
         (["--n-functions", "0"], "--n-functions must be at least 1, got 0"),
+        (["--memory", "0"], "--memory must be positive (GB), got 0"),
         (["--hidden", "8", "0"], "--hidden must be widths of at least 1, got 0"),
         (["--seed", "-1"], "--seed must be zero or positive"),
         (["--resume", "--overwrite"], "exclude each other"),

@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from molml.energy import BehlerParrinello, Committee, EnergyForceLoss, LinearPotential, StructureDataset, fit
 from molml.energy.data import collate
 from molml.energy.features import G2, SymmetryFunctions, ThreeBody
+from molml.energy.loss import FeaturisedDataset
 from molml.energy.model import Potential
 from molml.training import TrainingInterrupted
 
@@ -256,8 +257,47 @@ def test_a_committee_needs_structures(data: StructureDataset) -> None:
 
 
 def test_the_memory_limit_changes_no_bit(data: StructureDataset) -> None:
-    kept, computed = (fit(data, epochs=2, memory=memory, **SMALL) for memory in (4.0, 0.0))
+    options = {"epochs": 2, "derivatives": "compute", **SMALL}
+    kept, computed = (fit(data, memory=memory, **options) for memory in (4.0, 0.0))
     assert same(kept, computed)
+
+
+def test_kept_derivatives_change_roundings_only(data: StructureDataset) -> None:
+    kept, partly, computed = (
+        fit(data, epochs=2, derivatives=derivatives, memory=memory, **SMALL)
+        for derivatives, memory in (("keep", 4.0), ("keep", 0.002), ("compute", 4.0))
+    )
+    assert not same(kept, computed)
+    assert not same(kept, partly)
+    for other in (kept, partly):
+        for key, value in bits(computed).items():
+            # Adam divides by the gradients' size, and passes their roundings on as they are
+            torch.testing.assert_close(bits(other)[key], value, rtol=1e-8, atol=1e-10)
+
+
+def limits(monkeypatch: pytest.MonkeyPatch, data: StructureDataset, **settings) -> list[tuple[int, float]]:
+    """Number of structures and room, GB, of every featurised set of a fit."""
+    seen = []
+
+    class Watched(FeaturisedDataset):
+        def __init__(self, dataset, kernel, *, memory, derivatives="auto"):
+            seen.append((len(dataset), memory))
+            super().__init__(dataset, kernel, memory=memory, derivatives=derivatives)
+
+    monkeypatch.setattr("molml.energy.fitting.FeaturisedDataset", Watched)
+    fit(data, epochs=1, **settings, **SMALL)
+    return [(n, memory) for n, memory in seen if memory]
+
+
+def test_training_and_validation_share_the_memory_limit(
+    data: StructureDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits(monkeypatch, data, memory=0.5) == [(27, pytest.approx(0.45)), (3, pytest.approx(0.05))]
+
+
+def test_derivatives_must_be_one_of_three(data: StructureDataset) -> None:
+    with pytest.raises(ValueError, match="derivatives must be 'auto', 'keep' or 'compute', got 'all'"):
+        fit(data, derivatives="all", **SMALL)
 
 
 def test_memory_must_not_be_negative(data: StructureDataset) -> None:

@@ -10,7 +10,7 @@ from molml.energy import BehlerParrinello, EnergyForceLoss, LinearPotential, Str
 from molml.energy.data import collate
 from molml.energy.features import G2, G4, G5, FourBody, ThreeBody
 from molml.energy.kernels import FeatureKernel
-from molml.energy.loss import Featurised, FeaturisedDataset
+from molml.energy.loss import Featurised, FeaturisedDataset, featurise
 from molml.energy.model import feature_statistics
 
 CUTOFF = 3.5
@@ -130,7 +130,7 @@ def test_collating_is_featurising_the_collated(dataset: StructureDataset) -> Non
     batch = featurised.collate([featurised[i] for i in order])
     structures = collate([dataset[i] for i in order])
     assert all(torch.equal(a, b) for a, b in zip(batch.structures, structures, strict=True))
-    whole = FeaturisedDataset.__getitem__(_Single(structures, kernel), 0)
+    whole = featurise(kernel, structures)
     np.testing.assert_array_equal(batch.near.pairs.start, whole.near.pairs.start)
     np.testing.assert_array_equal(batch.near.pairs.first, whole.near.pairs.first)
     np.testing.assert_array_equal(batch.near.pairs.second, whole.near.pairs.second)
@@ -144,14 +144,49 @@ def test_collating_is_featurising_the_collated(dataset: StructureDataset) -> Non
         np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-13)
 
 
-class _Single:
-    """Stands in for a FeaturisedDataset whose one item is a whole batch."""
+def bytes_of(item: Featurised) -> int:
+    """What an item of one structure takes beyond what the data set itself holds, from the arrays themselves."""
+    pairs = item.near.pairs
+    arrays = [item.moments, *item.features, *(item.derivatives or []), pairs.vectors, pairs.neighbour, pairs.first]
+    arrays += [pairs.second, item.structures.offset.numpy(), pairs.start[1:], item.structures.structure.numpy()]
+    return sum(array.nbytes for array in [*arrays, *item.near.atoms])
 
-    def __init__(self, structures, kernel: FeatureKernel) -> None:
-        self.dataset, self.kernel, self._kept, self._left = [structures], kernel, {}, 0.0
+
+@pytest.mark.parametrize("derivatives", ["auto", "keep", "compute"])
+def test_memory_bounds_what_is_kept(dataset: StructureDataset, derivatives: str) -> None:
+    kernel = FeatureKernel(FUNCTIONS)
+    everything = FeaturisedDataset(dataset, kernel, derivatives="keep")
+    sizes = [bytes_of(everything[i]) for i in range(5)]
+    kept = []
+    for memory in np.linspace(0.0, 1.2 * sum(sizes), 25):
+        featurised = FeaturisedDataset(dataset, kernel, memory=memory * 1e-9, derivatives=derivatives)
+        twice = [(featurised[i], featurised[i]) for i in (4, 2, 0, 1, 3)]
+        held = [first for first, second in twice if first is second]
+        assert sum(bytes_of(item) for item in held) <= memory
+        assert sum(item.derivatives is not None for item in held) == featurised.n_derivatives
+        # moments and functions of all come before the derivatives of any
+        assert len(held) == 5 or featurised.n_derivatives == 0
+        kept.append((len(held), featurised.n_derivatives))
+    assert kept[0] == (0, 0)
+    assert kept[-1] == (5, {"auto": 5, "keep": 5, "compute": 0}[derivatives])
+    # and between the two limits a part of each
+    assert len({n for n, _ in kept}) > 2
+    assert derivatives == "compute" or len({n for _, n in kept}) > 2
 
 
-def test_memory_bounds_what_is_kept(dataset: StructureDataset) -> None:
+def test_what_is_kept_does_not_depend_on_the_order_of_use(dataset: StructureDataset) -> None:
+    kernel = FeatureKernel(FUNCTIONS)
+    memory = 0.6e-9 * sum(bytes_of(item) for item in FeaturisedDataset(dataset, kernel, derivatives="keep"))
+    found = []
+    for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1]):
+        featurised = FeaturisedDataset(dataset, kernel, memory=memory, derivatives="keep")
+        items = {i: featurised[i] for i in order}
+        found.append([i for i in range(5) if items[i].derivatives is not None])
+    assert found[0] == found[1]
+    assert 0 < len(found[0]) < 5
+
+
+def test_kept_and_computed_features_are_the_same(dataset: StructureDataset) -> None:
     kernel = FeatureKernel(FUNCTIONS)
     kept, computed = FeaturisedDataset(dataset, kernel), FeaturisedDataset(dataset, kernel, memory=0.0)
     assert len(kept) == 5
@@ -161,9 +196,58 @@ def test_memory_bounds_what_is_kept(dataset: StructureDataset) -> None:
         assert np.array_equal(a, b)
 
 
+def gradient_of(model: BehlerParrinello, batch: Featurised) -> torch.Tensor:
+    """Terms of the loss and their gradients by the weights, in one row."""
+    terms = EnergyForceLoss()(model.train(), batch)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    rows = [torch.stack([term.total.detach() for term in terms.values()])]
+    for term in terms.values():
+        grads = torch.autograd.grad(
+            term.total, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        rows += [g.ravel() / g.abs().max().clamp(min=1.0) for g in grads]
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6], ids=["all kept", "some kept"])
+def test_kept_derivatives_give_the_same_loss_and_gradient(dataset: StructureDataset, share: float) -> None:
+    model = network(dataset)
+    everything = FeaturisedDataset(dataset, model.kernel, derivatives="keep")
+    room = 1e-9 * share * sum(bytes_of(item) for item in everything)
+    some = FeaturisedDataset(dataset, model.kernel, memory=room, derivatives="keep")
+    none = FeaturisedDataset(dataset, model.kernel, derivatives="compute")
+    order = [3, 1, 4, 0, 2]
+    stored, computed = (data.collate([data[i] for i in order]) for data in (some, none))
+    assert (len(stored.parts), len(computed.parts)) == (5, 0)
+    expected = gradient_of(model, computed)
+    # both sum the same few hundred products in another order
+    torch.testing.assert_close(gradient_of(model, stored), expected, rtol=1e-12, atol=1e-12)
+    # a control: single precision would be seen
+    for part in stored.parts:
+        for block in part.derivatives or []:
+            block[:] = block.astype(np.float32)
+    with pytest.raises(AssertionError, match="not close"):
+        torch.testing.assert_close(gradient_of(model, stored), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("n_atoms", "kept"), [(2, 0), (4, 0), (5, 1), (8, 1)])
+def test_derivatives_are_kept_where_reading_them_is_cheaper(n_atoms: int, kept: int) -> None:
+    # n neighbours each: n (n - 1) / 2 pairs of them to visit, or n derivatives to read
+    atoms = Atoms(f"H{n_atoms}", [[i // 4, i // 2 % 2, i % 2] for i in range(n_atoms)])
+    dataset = StructureDataset([labelled(atoms, 0, 1.0, "energy forces")], cutoff=CUTOFF)
+    narrow = SymmetryFunctions({"H": [G4(("H", "H"), 0.05, 1.5, 1), G4(("H", "H"), 0.1, 2.0, -1)]}, cutoff=CUTOFF)
+    assert FeaturisedDataset(dataset, FeatureKernel(narrow)).n_derivatives == kept
+    radial = SymmetryFunctions({"H": [G2("H", 1.0, 1.0)]}, cutoff=CUTOFF)
+    assert FeaturisedDataset(dataset, FeatureKernel(radial)).n_derivatives == 0
+
+
 def test_refusals(dataset: StructureDataset) -> None:
     with pytest.raises(ValueError, match=r"must have the functions' cutoff 3\.5 Å, got 4\.0; use dataset\.with_cutoff"):
         FeaturisedDataset(dataset.with_cutoff(4.0), FeatureKernel(FUNCTIONS))
+    with pytest.raises(ValueError, match="memory must be zero or more GB, got -1"):
+        FeaturisedDataset(dataset, FeatureKernel(FUNCTIONS), memory=-1.0)
+    with pytest.raises(ValueError, match="derivatives must be 'auto', 'keep' or 'compute', got 'all'"):
+        FeaturisedDataset(dataset, FeatureKernel(FUNCTIONS), derivatives="all")
     for name in ("energy", "forces", "stress"):
         with pytest.raises(ValueError, match=f"{name}_weight must not be negative, got -1.0"):
             EnergyForceLoss(**{f"{name}_weight": -1.0})
