@@ -25,10 +25,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from molml.io import Container
+from molml.io import Container, ModelFileError
 from molml.kinetics.counting import active_set, transition_counts, warn_of_left_out
-from molml.kinetics.files import load_estimator, save_estimator
-from molml.kinetics.markov import MarkovStateModel, check_positive
+from molml.kinetics.files import check_fitted_shapes, load_estimator, save_estimator
+from molml.kinetics.markov import MarkovStateModel, check_positive, fitted_shapes
 from molml.kinetics.passage import stationary_distribution
 from molml.kinetics.reversible import CountGraph, count_graph, gradient, laplacian, log_potentials
 
@@ -252,13 +252,29 @@ class BayesianMarkovStateModel(BaseEstimator):
         return summary(np.array([quantity(model) for model in self.models()]), confidence)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the samples to a file, as `molml.kinetics.files.save_estimator` does."""
+        """Write the samples to a file that `molml.load` reads, with JSON-able metadata."""
         save_estimator(self, path, metadata=metadata)
 
     @classmethod
     def from_container(cls, container: Container) -> Self:
-        """What `save` wrote, as `molml.kinetics.files.load_estimator` does."""
-        return load_estimator(cls, container)
+        """What `save` wrote, as `molml.io.load_container` reads it.
+
+        Raises
+        ------
+        molml.io.ModelFileError
+            If it is of another class or not whole.
+        """
+        model = load_estimator(cls, container)
+        n, n_transitions = len(getattr(model, "active_states_", ())), np.shape(getattr(model, "pattern_", ()))[-1]
+        shapes = fitted_shapes(model) | {
+            "pattern_": (2, n_transitions),
+            "probabilities_": (model.n_samples, n_transitions),
+            "stationary_distributions_": (model.n_samples, n),
+        }
+        check_fitted_shapes(model, shapes)
+        if not (0 <= model.pattern_.min() and model.pattern_.max() < n):
+            raise ModelFileError(f"pattern_ must hold states from 0 to {n - 1}, got others; get the file again")
+        return model
 
 
 _COMMON = (

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csgraph, csr_array, issparse
 
-from molml.kinetics.data import check_lengths
+from molml.kinetics.data import check_lagtime, check_lengths
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Counts = Any
@@ -120,9 +120,8 @@ def transition_counts(
     trajectories = discrete_trajectories(dtrajs)
     if counting not in COUNTINGS:
         raise ValueError(f"counting must be one of {', '.join(COUNTINGS)}, got {counting!r}")
+    check_lagtime(lagtime, least=1)
     check_lengths([len(states) for states in trajectories], lagtime, name="dtrajs")
-    if lagtime == 0:
-        raise ValueError("lagtime must be at least 1 frame, got 0")
     largest = max(int(states.max()) for states in trajectories)
     if n_states is None:
         n_states = largest + 1

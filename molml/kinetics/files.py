@@ -19,8 +19,8 @@ _FITTED = re.compile(r"[A-Za-z]\w*(?<!_)_")
 def save_estimator(estimator: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a fitted estimator.
 
-    Its parameters and every attribute whose name ends with one underscore are stored: arrays and networks as tensors,
-    None, numbers, strings and lists of them as JSON.
+    Its parameters and every attribute whose name ends with one underscore are stored: arrays, networks and sparse
+    matrices as tensors, None, numbers, strings and lists of them as JSON.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ def save_estimator(estimator: Any, path: str | os.PathLike[str], *, metadata: Ma
         If the file cannot be written; an old one is then intact.
     """
     import torch
+    from scipy.sparse import csr_array, issparse
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(estimator)
@@ -47,6 +48,10 @@ def save_estimator(estimator: Any, path: str | os.PathLike[str], *, metadata: Ma
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             # a copy: torch warns of arrays that must not be written to
             tensors[key] = torch.from_numpy(value.copy(order="C"))
+        elif issparse(value):
+            rows = csr_array(value)
+            parts = {"data": rows.data, "indices": rows.indices, "indptr": rows.indptr, "shape": np.array(rows.shape)}
+            tensors |= {f"{key}:{part}": torch.from_numpy(array.copy()) for part, array in parts.items()}
         elif isinstance(value, torch.nn.Module):
             tensors |= {f"{key}.{name}": tensor for name, tensor in value.state_dict().items()}
         else:
@@ -86,13 +91,21 @@ def load_estimator(cls: type[E], container: Container) -> E:
             _check_name(cls, key)
             setattr(estimator, key, value)
         states: dict[str, dict[str, Any]] = {}
+        matrices: dict[str, dict[str, Any]] = {}
         for key, tensor in container.tensors.items():
+            matrix, _, part = key.partition(":")
+            if part:
+                _check_name(cls, matrix)
+                matrices.setdefault(matrix, {})[part] = tensor.numpy()
+                continue
             module, _, name = key.partition(".")
             _check_name(cls, module)
             if name:
                 states.setdefault(module, {})[name] = tensor
             else:
                 setattr(estimator, key, tensor.numpy())
+        for key, parts in matrices.items():
+            setattr(estimator, key, _sparse(parts))
         if states:
             estimator._build_networks()  # type: ignore[attr-defined]
             for module, state in states.items():
@@ -100,6 +113,36 @@ def load_estimator(cls: type[E], container: Container) -> E:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFileError(f"the file does not hold a whole {cls.__name__}: {error}; get the file again") from error
     return estimator
+
+
+def _sparse(parts: Mapping[str, Any]) -> Any:
+    from scipy.sparse import csr_array
+
+    matrix = csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=tuple(parts["shape"].tolist()))
+    # compiled code trusts the indices
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def check_fitted_shapes(estimator: Any, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
+    """Refuse an estimator from a file that lacks arrays, or has them in other shapes than its methods rely on.
+
+    Parameters
+    ----------
+    estimator : scikit-learn estimator of molml
+    shapes : mapping of str to tuple, or None if nothing would be right
+
+    Raises
+    ------
+    molml.io.ModelFileError
+    """
+    for name, shape in shapes.items():
+        found = getattr(getattr(estimator, name, None), "shape", None)
+        if shape is None or found != shape:
+            raise ModelFileError(
+                f"the file does not hold a whole {type(estimator).__name__}: {name} must be an array of shape {shape}, "
+                f"got {found}; get the file again"
+            )
 
 
 def _check_name(cls: type[Any], name: str) -> None:

@@ -16,7 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from molml.io import Container
 from molml.kinetics.counting import ActiveSet, active_set, discrete_trajectories, transition_counts, warn_of_left_out
-from molml.kinetics.files import load_estimator, save_estimator
+from molml.kinetics.data import check_lagtime
+from molml.kinetics.files import check_fitted_shapes, load_estimator, save_estimator
+from molml.kinetics.metrics import implied_timescales
 from molml.kinetics.passage import committor, mean_first_passage_times, stationary_distribution
 from molml.kinetics.reversible import count_graph, log_potentials, reversible_flows, transition_probabilities
 
@@ -120,7 +122,7 @@ class MarkovStateModel(BaseEstimator):
         TypeError, ValueError, ArithmeticError
             As in `fit`.
         """
-        check_positive("lagtime", self.lagtime)
+        check_lagtime(self.lagtime, least=1)
         return self._fit(active_set(counts), np.shape(counts)[0])
 
     def _fit(self, active: ActiveSet, n_states: int) -> Self:
@@ -281,10 +283,7 @@ class MarkovStateModel(BaseEstimator):
             Descending. 0 for eigenvalues that are real and not positive, inf for those that equal 1 to rounding.
         """
         values = self.eigenvalues(None if n is None else check_positive("n", n) + 1)[1:]
-        decay = np.where(np.iscomplex(values), np.abs(values), values.real)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            times = np.where(decay <= 0, 0.0, np.where(decay >= 1, np.inf, -self.lagtime / np.log(decay)))
-        return np.sort(times)[::-1]
+        return np.sort(implied_timescales(values, self.lagtime))[::-1]
 
     def score(self, dtrajs: Any, y: None = None, *, n: int = 10) -> float:
         """VAMP-2 of the slowest right eigenvectors as coordinates of other trajectories, the constant included.
@@ -432,13 +431,32 @@ class MarkovStateModel(BaseEstimator):
         return self.active_states_[path]
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the model to a file, as `molml.kinetics.files.save_estimator` does."""
+        """Write the model to a file that `molml.load` reads, with JSON-able metadata."""
         save_estimator(self, path, metadata=metadata)
 
     @classmethod
     def from_container(cls, container: Container) -> Self:
-        """The model that `save` wrote, as `molml.kinetics.files.load_estimator` does."""
-        return load_estimator(cls, container)
+        """What `save` wrote, as `molml.io.load_container` reads it.
+
+        Raises
+        ------
+        molml.io.ModelFileError
+            If it is of another class or not whole.
+        """
+        model = load_estimator(cls, container)
+        check_fitted_shapes(model, fitted_shapes(model))
+        return model
+
+
+def fitted_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of what every fitted Markov model has."""
+    n = len(getattr(model, "active_states_", ()))
+    return {
+        "active_states_": (n,),
+        "stationary_distribution_": (n,),
+        "counts_": (n, n),
+        "transition_matrix_": (n, n),
+    }
 
 
 @njit(cache=True, nogil=True)

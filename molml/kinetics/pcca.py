@@ -74,9 +74,9 @@ def pcca(model: MarkovStateModel, n_sets: int) -> MetastableSets:
 
     Examples
     --------
-    >>> counts = np.array([[90, 10, 0, 0], [10, 89, 1, 0], [0, 1, 89, 10], [0, 0, 10, 90]])
+    >>> counts = np.array([[99, 9, 0, 0], [9, 90, 1, 0], [0, 1, 80, 9], [0, 0, 9, 80]])
     >>> pcca(MarkovStateModel().fit_counts(counts), 2).assignments
-    array([1, 1, 0, 0])
+    array([0, 0, 1, 1])
     """
     n_active = len(model.active_states)
     if not model.reversible:
