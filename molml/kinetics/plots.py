@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
 
-    from molml.kinetics.markov import ChapmanKolmogorov
+    from molml.kinetics.validation import ChapmanKolmogorov
 
 __all__ = [
     "plot_chapman_kolmogorov",
@@ -219,6 +219,7 @@ def plot_ramachandran(
     low, high = np.quantile(values, [0.001, 0.999])
     mesh = ax.pcolormesh(edges, edges, mean.T, cmap=_map("RdBu_r"), vmin=low, vmax=high, rasterized=True)
     ax.figure.colorbar(mesh, ax=ax, label=label)
+    ax.set_facecolor("#eceef0")  # never visited
     ticks = [-180, -90, 0, 90, 180]
     ax.set(xlabel="φ (°)", ylabel="ψ (°)", xticks=ticks, yticks=ticks, aspect="equal")
     return ax
@@ -232,7 +233,7 @@ def plot_chapman_kolmogorov(
     Parameters
     ----------
     test : ChapmanKolmogorov
-        From `molml.kinetics.markov.chapman_kolmogorov`.
+        From `molml.kinetics.validation.chapman_kolmogorov`.
     timestep : float
         Time between two frames.
     unit : str
