@@ -6,18 +6,25 @@ An input called ``X`` is one array (n_frames, n_features), a list of such arrays
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, final, runtime_checkable
 
 import numpy as np
 
 if TYPE_CHECKING:
+    import mdtraj
     from torch import Tensor
+
+    from molml.kinetics.features import Featurizer
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BLOCK_BYTES = 16_000_000
 """Size of the pieces in which long trajectories are looked at."""
+_LOADED_FRAMES = 10_000
 
 
 @runtime_checkable
@@ -92,6 +99,8 @@ def _check_width(found: int, expected: int | None, name: str) -> None:
 
 
 def _as_array(x: Any, name: str) -> Array:
+    if type(x) is np.ndarray and x.ndim == 2 and x.size and x.dtype in (np.float32, np.float64):
+        return x  # as what follows would, but there may be thousands of them
     from sklearn.utils import check_array
 
     # finite numbers are checked block by block, where they are read anyway
@@ -129,13 +138,13 @@ def lagged_blocks(
     ValueError
         If a trajectory is not longer than the lag time, or a number is not finite.
     """
-    lengths = X.lengths if isinstance(X, Streamed) else [len(x) for x in X]
-    check_lengths(lengths, lagtime, name=name)
-    for index in range(len(lengths)):
-        if isinstance(X, Streamed):
+    if isinstance(X, Streamed):
+        check_lengths(X.lengths, lagtime, name=name)
+        for index in range(len(X.lengths)):
             yield from _streamed(X, index, lagtime, name)
-            continue
-        array = X[index]
+        return
+    check_lengths([len(x) for x in X], lagtime, name=name)
+    for index, array in enumerate(X):
         size = _block_length(array.shape[1], array.dtype.itemsize)
         n = len(array) - lagtime
         for first in range(0, n, size):
@@ -512,3 +521,291 @@ def _without(segment: Segment, held: Sequence[Segment]) -> list[Segment]:
     if start < stop:
         parts.append((trajectory, start, stop))
     return parts
+
+
+@final
+class TrajectoryFiles:
+    """Features of trajectory files, read piece by piece: memory does not grow with their length.
+
+    Every file is a trajectory of its own; pairs of frames are never formed across the end of a file. Files are read in
+    another process, so that one that crashes its reader is an error like any other, and every frame that a file should
+    have is accounted for.
+
+    Parameters
+    ----------
+    files : path or sequence of paths
+        XTC, TRR, DCD, NetCDF, HDF5, PDB, GRO, XYZ or LAMMPS trajectories. Names may hold ``*``, ``?`` and ``[]``; what
+        they match is sorted, ``run10`` after ``run9``.
+    features : Featurizer
+        Such as `Torsions`, or several of them joined by ``+``.
+    topology : mdtraj.Topology, optional
+        Of exactly the atoms of the trajectories, such as ``mdtraj.load("start.pdb").topology``. Needed unless the files
+        have one (PDB, GRO, HDF5).
+    stride : int
+        Take every so manieth frame.
+    timestep : float, optional
+        Time between the frames of the files, ps, before `stride`. If not given, that of the files, which must then be
+        the same everywhere.
+    allow_truncated : bool
+        Take the whole frames of files that end too early, with a warning that says how many.
+    progress : bool, optional
+        Show a progress bar where reading takes more than two seconds; if not given, only if stderr is a terminal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a file is missing, empty, damaged, cut off, of another format than its name says, or does not fit the
+        topology; if its frames do not follow each other in equal times. The message names the file.
+    FileNotFoundError
+        If there is no such file.
+
+    Examples
+    --------
+    >>> import mdtraj
+    >>> from molml.kinetics import TICA, Torsions, TrajectoryFiles
+    >>> topology = mdtraj.load("protein.pdb").topology  # doctest: +SKIP
+    >>> data = TrajectoryFiles("run*.xtc", Torsions(topology), topology=topology)  # doctest: +SKIP
+    >>> tica = TICA(lagtime=parse_lag("1 ns", data.timestep)).fit(data)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        features: Featurizer,
+        *,
+        topology: mdtraj.Topology | None = None,
+        stride: int = 1,
+        timestep: float | None = None,
+        allow_truncated: bool = False,
+        progress: bool | None = None,
+    ) -> None:
+        import mdtraj
+
+        from molml.kinetics.reading import inspect_file, topology_of_file, trajectory_paths
+
+        if not callable(features) or not hasattr(features, "names"):
+            raise TypeError(
+                f"features must be a featurizer such as Torsions(topology), got {type(features).__name__}; functions "
+                "can be wrapped in Function"
+            )
+        if topology is not None and not isinstance(topology, mdtraj.Topology):
+            raise TypeError(
+                f"topology must be an mdtraj.Topology, got {type(topology).__name__}; load_topology(path) or "
+                "mdtraj.load(path).topology is one"
+            )
+        if not isinstance(stride, int | np.integer) or isinstance(stride, bool) or stride < 1:
+            raise ValueError(f"stride must be a whole number of at least 1, got {stride!r}")
+        if timestep is not None and not 0 < timestep < math.inf:
+            raise ValueError(f"timestep must be a positive number of ps, got {timestep!r}")
+        paths = trajectory_paths(files)
+        self.features, self.stride, self.progress = features, int(stride), progress
+        self.topology = topology_of_file(paths[0]) if topology is None else topology
+        if features.n_atoms not in (None, self.topology.n_atoms):
+            raise ValueError(
+                f"features must be made from the topology of the trajectories, got features of {features.n_atoms} "
+                f"atoms and a topology of {self.topology.n_atoms}"
+            )
+        with self._bar(len(paths), "looking into files", "file") as bar:
+            self._files = []
+            for path in paths:
+                self._files.append(
+                    inspect_file(path, self.topology, allow_truncated=allow_truncated, need_times=timestep is None)
+                )
+                bar.update()
+        self._timestep = self._common_timestep() if timestep is None else float(timestep)
+
+    def _common_timestep(self) -> float | None:
+        timed = [file for file in self._files if file.timestep is not None]
+        for file in timed[1:]:
+            if not math.isclose(cast(float, file.timestep), cast(float, timed[0].timestep), rel_tol=1e-5):
+                raise ValueError(
+                    f"all files must have one time between frames, got {timed[0].timestep} ps in {timed[0].path} and "
+                    f"{file.timestep} ps in {file.path}; read them apart, or give timestep= to take them as they are"
+                )
+        return timed[0].timestep if timed else None
+
+    @property
+    def files(self) -> list[Path]:
+        """In the order of the trajectories."""
+        return [file.path for file in self._files]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the features."""
+        return self.features.names
+
+    @property
+    def n_features(self) -> int:
+        """Columns."""
+        return self.features.n_features
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of every trajectory, after `stride`."""
+        return [len(range(0, file.n_frames, self.stride)) for file in self._files]
+
+    @property
+    def timestep(self) -> float | None:
+        """Time between frames, ps, after `stride`; None if the files do not say."""
+        return None if self._timestep is None else self._timestep * self.stride
+
+    def blocks(self, index: int, n_frames: int) -> Iterator[Array]:
+        """Consecutive pieces of the features of one trajectory.
+
+        Parameters
+        ----------
+        index : int
+            Number of the trajectory.
+        n_frames : int
+            Most frames at a time.
+
+        Yields
+        ------
+        array, shape (n, n_features)
+
+        Raises
+        ------
+        ValueError
+            If the file cannot be read to its end, or a frame has no features; the message names file and frame.
+        """
+        file = self._files[index]
+        with self._bar(self.lengths[index], file.path.name, "frame") as bar:
+            for trajectory, first in self._pieces(index, range(0, file.n_frames, self.stride), n_frames):
+                yield self._features_of(trajectory, first, file.path)
+                bar.update(len(trajectory))
+
+    def load(self) -> list[Array]:
+        """Features of all trajectories in memory.
+
+        Returns
+        -------
+        list of array, shape (n_frames, n_features)
+        """
+        return [np.concatenate(list(self.blocks(i, _LOADED_FRAMES))) for i in range(len(self._files))]
+
+    def to_arrays(self, directory: str | os.PathLike[str]) -> list[Array]:
+        """Features of all trajectories as files of numpy, for methods that need frames in any order.
+
+        Parameters
+        ----------
+        directory : path
+            Made if need be. Its files of the same names are replaced, each when the new one is whole.
+
+        Returns
+        -------
+        list of numpy.memmap, shape (n_frames, n_features)
+            Read-only.
+        """
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = []
+        for i, (path, length) in enumerate(zip(self.files, self.lengths, strict=True)):
+            target = folder / f"{i:04d}-{path.stem}.npy"
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            try:
+                # not through a memory map: a full disk would then end the process
+                with open(temporary, "wb") as file:
+                    for number, block in enumerate(self.blocks(i, _LOADED_FRAMES)):
+                        if number == 0:
+                            header = {
+                                "descr": block.dtype.str,
+                                "fortran_order": False,
+                                "shape": (length, block.shape[1]),
+                            }
+                            np.lib.format.write_array_header_1_0(file, header)
+                        file.write(np.ascontiguousarray(block).data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, target)
+            finally:
+                temporary.unlink(missing_ok=True)
+            arrays.append(np.load(target, mmap_mode="r"))
+        return arrays
+
+    def trajectory(self, index: int) -> mdtraj.Trajectory:
+        """One trajectory, whole, in memory.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        mdtraj.Trajectory
+            After `stride`.
+        """
+        import mdtraj
+
+        frames = range(0, self._files[index].n_frames, self.stride)
+        return mdtraj.join([piece for piece, _ in self._pieces(index, frames, _LOADED_FRAMES)], check_topology=False)
+
+    def frames(self, selection: Sequence[tuple[int, int]]) -> mdtraj.Trajectory:
+        """Some frames, to write them as structures, say.
+
+        Parameters
+        ----------
+        selection : sequence of (trajectory, frame)
+            Frames counted after `stride`, as in the features.
+
+        Returns
+        -------
+        mdtraj.Trajectory
+            In this order.
+
+        Raises
+        ------
+        ValueError
+            If there is no such frame.
+        """
+        import mdtraj
+
+        lengths = self.lengths
+        for i, frame in selection:
+            if not (0 <= i < len(lengths) and 0 <= frame < lengths[i]):
+                raise ValueError(f"selection must be of (trajectory, frame) of trajectories of {lengths} frames, got "
+                                 f"{(i, frame)}")  # fmt: skip
+        if not len(selection):
+            raise ValueError("selection must name at least one frame, got none")
+        pieces: dict[tuple[int, int], mdtraj.Trajectory] = {}
+        # in the order of the files, which readers are fastest in
+        for i, frame in sorted({(int(i), int(frame)) for i, frame in selection}):
+            at = frame * self.stride
+            pieces[i, frame] = next(self._pieces(i, range(at, at + 1), 1))[0]
+        return mdtraj.join([pieces[int(i), int(frame)] for i, frame in selection], check_topology=False)
+
+    def _pieces(self, index: int, frames: range, n_frames: int) -> Iterator[tuple[mdtraj.Trajectory, int]]:
+        """Trajectories of some frames each, and the number of their first frame in the file."""
+        import mdtraj
+
+        from molml.kinetics.reading import read_frames
+
+        file = self._files[index]
+        for piece in read_frames(file, frames.start, frames.stop, stride=frames.step, n_frames=n_frames):
+            yield (
+                mdtraj.Trajectory(piece.xyz, self.topology, piece.time, piece.lengths, piece.angles),
+                piece.first,
+            )
+
+    def _features_of(self, trajectory: mdtraj.Trajectory, first: int, path: Path) -> Array:
+        from molml.kinetics.geometry import NoValueError
+
+        try:
+            values = self.features(trajectory)
+        except NoValueError as error:
+            raise ValueError(f"{path}, frame {first + error.frame * self.stride}: {error.reason}") from error
+        if values.shape != (len(trajectory), self.n_features):
+            raise ValueError(
+                f"features must give an array of shape {(len(trajectory), self.n_features)} for {len(trajectory)} "
+                f"frames, got {values.shape}"
+            )
+        return values
+
+    def _bar(self, total: int, description: str, unit: str) -> Any:
+        from tqdm import tqdm
+
+        # tqdm's None: only if stderr is a terminal
+        quiet = None if self.progress is None else not self.progress
+        return tqdm(total=total, desc=description, unit=unit, disable=quiet, delay=2, leave=False)
+
+    def __repr__(self) -> str:
+        return f"TrajectoryFiles({len(self._files)} files, {sum(self.lengths)} frames, {self.n_features} features)"
