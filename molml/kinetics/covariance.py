@@ -76,6 +76,7 @@ class Covariances:
         self._weight, self._total, self._square = np.zeros(2), np.zeros((2, 0)), np.zeros((2, 0, 0))
         # with d the second frame less the first: sum of d dᵀ if reversible; if not, of d and, about the origin, of x dᵀ
         self._step, self._cross = np.zeros(0), np.zeros((0, 0))
+        self._float32 = False  # whether float32 holds squares of distances from the origin
 
     def update(self, X: Trajectories, weights: FrameWeights | Callable[[Array], Array] | None = None) -> Covariances:
         """Add trajectories; nothing is added if one is refused.
@@ -101,7 +102,7 @@ class Covariances:
         lengths = arrays.lengths if isinstance(arrays, Streamed) else [len(x) for x in arrays]
         check_lengths(lengths, self.lagtime)
         numbers = None if weights is None or callable(weights) else _checked_weights(weights, lengths, self.lagtime)
-        added = Covariances(self.lagtime, reversible=self.reversible)
+        added, block = (Covariances(self.lagtime, reversible=self.reversible) for _ in range(2))
         # what overflows is found below
         with np.errstate(over="ignore", invalid="ignore"), _bar(lengths, self.lagtime) as bar:
             for index, first, x, y in lagged_blocks(arrays, self.lagtime):
@@ -110,10 +111,13 @@ class Covariances:
                     w = _checked_values(weights(x), len(x))
                 elif numbers is not None:
                     w = numbers[index][first : first + len(x)]
-                block = Covariances(self.lagtime, reversible=self.reversible)
+                # short trajectories share an origin: moving it costs more than their sums
+                if block.n_pairs >= _ROWS:
+                    added.merge(block)
+                    block = Covariances(self.lagtime, reversible=self.reversible)
                 block._gather(x, y, first, lengths[index] - self.lagtime, w)
-                added.merge(block)
                 bar.update(len(x))
+        added.merge(block)
         if not np.isfinite(added._square).all() or not np.isfinite(added._cross).all():
             raise ValueError(
                 f"X must hold numbers whose squares {'float32' if added.resolution > 1e-10 else 'float64'} can hold, "
@@ -167,20 +171,27 @@ class Covariances:
         cross = self._cross if self.reversible else self._cross + np.outer(move, self._step)
         return self._total + self._weight[:, None] * move, square, cross
 
-    def _gather(self, x: Array, y: Array, first: int, n_pairs: int, weights: Array | None) -> None:
-        """Sums over a piece of a trajectory of `n_pairs` pairs that begins with pair `first`."""
-        n_features, lagtime = x.shape[1], self.lagtime
+    def _begin(self, x: Array) -> None:
+        """Choose an origin near the first frames."""
+        n_features = x.shape[1]
         sample = np.asarray(x[:: max(1, len(x) // 512)], np.float64)
         # through the first frame, so that the mean of equal numbers is that number
         mean = sample[0] + (sample - sample[0]).mean(axis=0)
-        spread = np.abs(sample - mean).max(axis=0)
-        holds_squares = bool(np.all((spread < 1e12) & ((spread > 1e-12) | (spread == 0))))
-        dtype = np.dtype(np.float32 if x.dtype == np.float32 and holds_squares else np.float64)
-        origin = mean.astype(dtype)
-        self.n_pairs, self.resolution = len(x), float(np.finfo(x.dtype).eps)
-        self._origin = origin.astype(np.float64)
+        self._origin = mean.astype(x.dtype).astype(np.float64)
         self._total, self._square = np.zeros((2, n_features)), np.zeros((2, n_features, n_features))
         self._step, self._cross = np.zeros(n_features), np.zeros((n_features, n_features))
+        spread = np.abs(sample - mean).max(axis=0)
+        self._float32 = bool(np.all((spread < 1e12) & ((spread > 1e-12) | (spread == 0))))
+
+    def _gather(self, x: Array, y: Array, first: int, n_pairs: int, weights: Array | None) -> None:
+        """Sums over a piece of a trajectory of `n_pairs` pairs that begins with pair `first`."""
+        if not self.n_pairs:
+            self._begin(x)
+        lagtime, n_features = self.lagtime, x.shape[1]
+        self.n_pairs += len(x)
+        self.resolution = max(self.resolution, float(np.finfo(x.dtype).eps))
+        dtype = np.dtype(np.float32 if x.dtype == np.float32 and self._float32 else np.float64)
+        origin = self._origin.astype(dtype)
         room = np.empty((2, min(_ROWS, len(x)), n_features), dtype)
         # without weights almost every frame is the first one of a pair and the second one of another, and counts for
         # both at once; only those of the first lag time are no second ones, those of the last lag time no first ones
