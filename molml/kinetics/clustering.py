@@ -380,7 +380,8 @@ def _assignments(data: list[Array] | Streamed, centers: Array) -> Iterator[tuple
     """Trajectory, labels, squared distances and frames, piece by piece."""
     for index, _, x, _ in lagged_blocks(data, 0):
         labels, distances = np.empty(len(x), dtype=np.int32), np.empty(len(x), dtype=x.dtype)
-        _assign(x, centers.astype(x.dtype), labels, distances)
+        # other layouts would be compiled anew
+        _assign(np.ascontiguousarray(x), centers.astype(x.dtype), labels, distances)
         yield index, labels, distances, x
 
 
@@ -388,7 +389,7 @@ def _assigned(data: list[Array] | Streamed, centers: Array) -> tuple[Array, Arra
     """Sums and numbers of the frames of every centre, and the inertia."""
     sums, counts, inertia = np.zeros(centers.shape), np.zeros(len(centers), dtype=np.int64), 0.0
     for _, labels, distances, x in _assignments(data, centers):
-        _add(x, labels, sums, counts)
+        _add(np.ascontiguousarray(x), labels, sums, counts)
         inertia += float(distances.sum(dtype=np.float64))
     if not np.isfinite(inertia):
         raise ValueError("features are too large: squared distances overflow; scale them")
