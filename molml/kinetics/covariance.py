@@ -76,7 +76,8 @@ class Covariances:
         self._weight, self._total, self._square = np.zeros(2), np.zeros((2, 0)), np.zeros((2, 0, 0))
         # with d the second frame less the first: sum of d dᵀ if reversible; if not, of d and, about the origin, of x dᵀ
         self._step, self._cross = np.zeros(0), np.zeros((0, 0))
-        self._float32 = False  # whether float32 holds squares of distances from the origin
+        # largest distances from the origin among its first frames, and whether float32 holds their squares
+        self._spread, self._float32 = np.zeros(0), False
 
     def update(self, X: Trajectories, weights: FrameWeights | Callable[[Array], Array] | None = None) -> Covariances:
         """Add trajectories; nothing is added if one is refused.
@@ -111,8 +112,8 @@ class Covariances:
                     w = _checked_values(weights(x), len(x))
                 elif numbers is not None:
                     w = numbers[index][first : first + len(x)]
-                # short trajectories share an origin: moving it costs more than their sums
-                if block.n_pairs >= _ROWS:
+                # short trajectories near each other share an origin: moving it costs more than their sums
+                if block.n_pairs and (block.n_pairs >= _ROWS or not block._is_near(x[0])):
                     added.merge(block)
                     block = Covariances(self.lagtime, reversible=self.reversible)
                 block._gather(x, y, first, lengths[index] - self.lagtime, w)
@@ -180,8 +181,11 @@ class Covariances:
         self._origin = mean.astype(x.dtype).astype(np.float64)
         self._total, self._square = np.zeros((2, n_features)), np.zeros((2, n_features, n_features))
         self._step, self._cross = np.zeros(n_features), np.zeros((n_features, n_features))
-        spread = np.abs(sample - mean).max(axis=0)
-        self._float32 = bool(np.all((spread < 1e12) & ((spread > 1e-12) | (spread == 0))))
+        self._spread = np.abs(sample - mean).max(axis=0)
+        self._float32 = bool(np.all((self._spread < 1e12) & ((self._spread > 1e-12) | (self._spread == 0))))
+
+    def _is_near(self, frame: Array) -> bool:
+        return bool(np.all(np.abs(frame - self._origin) <= 3 * self._spread))
 
     def _gather(self, x: Array, y: Array, first: int, n_pairs: int, weights: Array | None) -> None:
         """Sums over a piece of a trajectory of `n_pairs` pairs that begins with pair `first`."""
