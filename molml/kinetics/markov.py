@@ -9,7 +9,7 @@ from typing import Any, Self, final
 import numpy as np
 from numba import njit
 from scipy import linalg
-from scipy.sparse import csr_array, diags_array, issparse
+from scipy.sparse import csc_array, csr_array, diags_array, issparse
 from scipy.sparse.linalg import eigs, eigsh
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -23,6 +23,9 @@ from molml.kinetics.passage import committor, mean_first_passage_times, stationa
 from molml.kinetics.reversible import count_graph, log_potentials, reversible_flows, transition_probabilities
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+# Slow processes crowd below 1, where Lanczos iterations tell them apart late: the inverse of P - 1.01 spreads them.
+_SHIFT = 1.01
 
 
 @final
@@ -140,6 +143,7 @@ class MarkovStateModel(BaseEstimator):
             departures = np.asarray(self.counts_.sum(axis=1)).ravel()
             if self.sparse:
                 self.transition_matrix_ = diags_array(1 / departures) @ self.counts_
+                self.transition_matrix_.sort_indices()
             else:
                 self.transition_matrix_ = self.counts_ / departures[:, None]
             self.stationary_distribution_ = stationary_distribution(self.transition_matrix_)
@@ -180,7 +184,7 @@ class MarkovStateModel(BaseEstimator):
         Returns
         -------
         array (n,)
-            Reversible: real, descending. Otherwise complex if any is, by descending modulus.
+            Those nearest to 1 first: descending, if the model is reversible; otherwise they may be complex.
         """
         return self._spectrum(n, vectors=False)[0]
 
@@ -230,10 +234,9 @@ class MarkovStateModel(BaseEstimator):
         n_active = len(root)
         if self.sparse and n < n_active - 1:
             symmetric = diags_array(root) @ self.transition_matrix_ @ diags_array(1 / root)
-            # Slow processes crowd below 1, where Lanczos iterations tell them apart late: the inverse of 1.01 - S
-            # spreads them. The start is random, since the known first vector would not leave its own space.
+            # the start is random, since the known first vector would not leave its own space
             start = np.random.default_rng(0).normal(size=n_active)
-            values, modes = eigsh((symmetric + symmetric.T) / 2, n, sigma=1.01, which="LM", v0=start)
+            values, modes = eigsh((symmetric + symmetric.T) / 2, n, sigma=_SHIFT, which="LM", v0=start)
         else:
             matrix = _full(self.transition_matrix_)
             symmetric = root[:, None] * matrix / root
@@ -253,16 +256,19 @@ class MarkovStateModel(BaseEstimator):
             raise ValueError("eigenvectors of a sparse model need reversible=True; or choose sparse=False")
         if self.sparse and n < n_active - 1:
             start = np.random.default_rng(0).uniform(size=n_active)
-            values = eigs(self.transition_matrix_, n, which="LM", v0=start, return_eigenvectors=False)
-            return _real_if_close(values[np.argsort(-np.abs(values), kind="stable")]), np.empty(0), np.empty(0)
+            values = eigs(
+                csc_array(self.transition_matrix_), n, sigma=_SHIFT, which="LM", v0=start, return_eigenvectors=False
+            )
+            return _real_if_close(values[_slowest_first(values)]), np.empty(0), np.empty(0)
         matrix = _full(self.transition_matrix_)
         if not vectors:
             values = linalg.eigvals(matrix, check_finite=False)
-            return _real_if_close(values[_descending(values)][:n]), np.empty(0), np.empty(0)
+            return _real_if_close(values[_slowest_first(values)][:n]), np.empty(0), np.empty(0)
         values, right = linalg.eig(matrix, check_finite=False)
-        order = _descending(values)
+        order = _slowest_first(values)
         values, right = values[order], right[:, order]
-        if np.linalg.cond(right) > 1e12:
+        # rounding parts equal eigenvalues, so that their vectors differ by its root
+        if np.linalg.cond(right) > 1e7:
             raise ValueError("the transition matrix cannot be diagonalised, so it has no basis of eigenvectors")
         # every row of left eigenvectors belongs to its column; the first column shall be 1
         right[:, 0] = 1.0
@@ -478,9 +484,9 @@ def _full(matrix: Any) -> Array:
     return matrix.toarray() if issparse(matrix) else np.array(matrix)
 
 
-def _descending(values: Array) -> Array:
-    # pairs of conjugates stay together, real 1 comes before others on the unit circle
-    return np.lexsort((-values.imag, -values.real.round(12), -np.abs(values).round(12)))
+def _slowest_first(values: Array) -> Array:
+    # conjugates are equally near, and rounding must not part them
+    return np.lexsort((-values.imag, np.abs(values - _SHIFT).round(12)))
 
 
 def _real_if_close(values: Array) -> Array:
