@@ -39,6 +39,8 @@ MOST_STATES = 5_000
 
 _WARM_UP = 30
 _ACCEPTANCE = 0.85
+# logarithm of the smallest flow: products of smaller ones would be too small for numbers, and cut the chain in two
+_LEAST = -200.0
 
 
 class Posterior(NamedTuple):
@@ -179,11 +181,10 @@ class BayesianMarkovStateModel(BaseEstimator):
         graph = count_graph(self.counts_)
         inside = np.flatnonzero(graph.staying)
         u = sample_potentials(graph, self.n_samples, rng, progress=self.progress)
-        # what is too small for a number would cut the chain in two
         between = _log_gamma(graph.weights, len(u), rng) - np.logaddexp(u[:, graph.first], u[:, graph.second])
         within = _log_gamma(graph.staying[inside], len(u), rng) - u[:, inside]
         flows = np.concatenate([between, between, within], axis=1)
-        flows = np.exp(np.maximum(flows - flows.max(axis=1, keepdims=True), -600.0))
+        flows = np.exp(np.maximum(flows - flows.max(axis=1, keepdims=True), _LEAST))
         rows = np.concatenate([graph.first, graph.second, inside])
         self.pattern_ = np.stack([rows, np.concatenate([graph.second, graph.first, inside])])
         leaving = np.stack([np.bincount(rows, values, n) for values in flows])
@@ -198,7 +199,7 @@ class BayesianMarkovStateModel(BaseEstimator):
         weights = _log_gamma(counts.data, self.n_samples, rng)
         # rows follow each other, and none is empty
         highest = np.maximum.reduceat(weights, np.flatnonzero(np.diff(rows, prepend=-1)), axis=1)
-        weights = np.exp(np.maximum(weights - highest[:, rows], -600.0))
+        weights = np.exp(np.maximum(weights - highest[:, rows], _LEAST))
         total = np.stack([np.bincount(rows, values, n) for values in weights])
         self.probabilities_ = weights / total[:, rows]
         self.stationary_distributions_ = np.stack(

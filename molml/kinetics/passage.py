@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import njit
 from scipy import linalg
 from scipy.sparse import csc_array, csr_array, eye_array, issparse
 from scipy.sparse.linalg import splu
@@ -30,14 +31,38 @@ def stationary_distribution(transition_matrix: Any) -> Array:
     array (n_states,)
         Adds up to 1.
     """
+    if not issparse(transition_matrix):
+        distribution: Array = _eliminated(np.array(transition_matrix, dtype=np.float64))
+        return distribution / distribution.sum()
     n = transition_matrix.shape[0]
     others = np.arange(n) < n - 1
-    into = transition_matrix[-1:][:, others]
-    # visits to every other state between two visits to the last: nothing is subtracted in what is solved
-    visits = _solve(_generator(transition_matrix, others).T, _dense(into).ravel())
+    # visits to every other state between two visits to the last
+    visits = _solve(_generator(transition_matrix, others).T, _dense(transition_matrix[-1:][:, others]).ravel())
     distribution = np.append(np.maximum(visits, 0.0), 1.0)
-    total: Array = distribution / distribution.sum()
-    return total
+    return distribution / distribution.sum()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _eliminated(matrix: Array) -> Array:
+    """Stationary distribution up to a factor; the matrix is overwritten.
+
+    States are taken out one after the other, the last first, and the others connected past them. Nothing is subtracted,
+    so that also what is tiny is relatively exact (Grassmann, Taksar, Heyman, Oper. Res. 33, 1107 (1985)).
+    """
+    n = len(matrix)
+    for k in range(n - 1, 0, -1):
+        leaving = max(matrix[k, :k].sum(), 1e-300)
+        for i in range(k):
+            if matrix[i, k] > 0.0:
+                matrix[i, k] /= leaving
+                for j in range(k):
+                    matrix[i, j] += matrix[i, k] * matrix[k, j]
+    distribution = np.ones(n)
+    for k in range(1, n):
+        distribution[k] = np.dot(distribution[:k], matrix[:k, k].copy())
+        if distribution[k] > 1e100:
+            distribution[: k + 1] /= distribution[k]
+    return distribution
 
 
 def mean_first_passage_times(transition_matrix: Any, target: Array) -> Array:
