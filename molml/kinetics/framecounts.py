@@ -219,11 +219,10 @@ def _dcd(path: Path) -> Contents:
         start = file.read(16)
         for order, width in (("<", 4), (">", 4), ("<", 8), (">", 8)):
             marker = {4: "i", 8: "q"}[width]
-            if len(start) >= width + 4 and struct.unpack_from(order + marker, start)[0] == 84:
+            begins_here = start[width : width + 4] == b"CORD"
+            if begins_here and struct.unpack_from(order + marker, start)[0] == 84:
                 break
         else:
-            raise DamagedError("it does not begin like a DCD file")
-        if start[width : width + 4] != b"CORD":
             raise DamagedError("it does not begin like a DCD file of positions")
 
         def record() -> bytes:
@@ -288,19 +287,20 @@ def _netcdf(path: Path) -> Contents | None:
         # records are padded to four bytes, unless there is one variable only
         length = lengths[0] if len(lengths) == 1 else sum((n + 3) // 4 * 4 for n in lengths)
         begin = min(variable.begin for variable in of_frames)
-        if length < 1 or begin > size:
+        if begin > size or any(variable.begin >= begin + length for variable in of_frames):
             raise DamagedError("its header claims frames of no length, or beyond its end")
         there = (size - begin) // length
-        problem = None
         if announced == 0xFFFFFFFF:
             announced = there  # written as a stream
         if there != announced or (size - begin) % length > 3:
-            problem = f"its header announces {announced} frames, its size is that of {(size - begin) / length:.4g}"
-        n_frames = min(there, announced)
+            # the whole frames cannot be saved: readers of NetCDF refuse the file
+            raise DamagedError(
+                f"its header announces {announced} frames, its size is that of {(size - begin) / length:.4g}"
+            )
         times = None
         if "time" in variables and variables["time"].records and variables["time"].shape == ():
-            times = _column(file, variables["time"], length, n_frames)
-    return Contents(n_frames, dimensions["atom"], times, problem)
+            times = _column(file, variables["time"], length, there)
+    return Contents(there, dimensions["atom"], times, None)
 
 
 def _netcdf_header(file: IO[bytes], version: int, size: int) -> tuple[int, dict[str, int], dict[str, _Variable]]:
@@ -380,7 +380,8 @@ def _pdb(path: Path) -> Contents:
     for number, line in enumerate(_lines(path), start=1):
         word = line[:6].rstrip()
         if word in (b"ATOM", b"HETATM"):
-            if len(line.rstrip()) < 54:
+            # the last line of a file that was cut off within a model is no other fault
+            if len(line.rstrip()) < 54 and not (inside and not line.endswith(b"\n")):
                 raise DamagedError(f"line {number} ends before the position of its atom does")
             if inside:
                 sizes[-1] += 1

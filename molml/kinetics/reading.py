@@ -8,7 +8,10 @@ is compared with it.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import gc
 import glob
+import importlib.util
 import json
 import os
 import re
@@ -17,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
+from molml.kinetics.child import DAMAGE
 from molml.kinetics.framecounts import Contents, DamagedError, contents
 
 if TYPE_CHECKING:
@@ -134,18 +139,48 @@ def load_topology(path: str | os.PathLike[str]) -> mdtraj.Topology:
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no topology file {path}")
+    _check_package(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             topology = mdtraj.load_topology(os.fspath(path))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, EOFError, ImportError) as error:
+    except DAMAGE as error:
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        with warnings.catch_warnings():
+            # readers that fail leave the file open
+            warnings.simplefilter("ignore", ResourceWarning)
+            traceback.clear_frames(error.__traceback__)
+            gc.collect()
         raise ValueError(
-            f"no topology can be read from {path} ({type(error).__name__}: {_first_line(error)}); give a PDB file of "
-            "the atoms of the trajectory"
+            f"no topology can be read from {path} ({reason}); give a PDB file of the atoms of the trajectory"
         ) from error
     if topology.n_atoms == 0:
         raise ValueError(f"the topology of {path} has no atoms; give a PDB file of the atoms of the trajectory")
     return topology
+
+
+def first_frame(path: Path, topology: mdtraj.Topology) -> mdtraj.Trajectory:
+    """The first frame of a trajectory, to superpose others on.
+
+    Parameters
+    ----------
+    path : Path
+    topology : mdtraj.Topology
+
+    Returns
+    -------
+    mdtraj.Trajectory
+
+    Raises
+    ------
+    ValueError
+        As of `TrajectoryFiles`.
+    """
+    import mdtraj
+
+    file = inspect_file(path, topology, allow_truncated=True, need_times=False)
+    piece = next(read_frames(file, 0, 1, n_frames=1))
+    return mdtraj.Trajectory(piece.xyz, topology, piece.time, piece.lengths, piece.angles)
 
 
 def topology_of_file(path: Path) -> mdtraj.Topology:
@@ -218,6 +253,7 @@ def inspect_file(
         If the file is damaged, ends too early, has no frames, other atoms, or frames at uneven times; the message names
         the file.
     """
+    _check_package(path)
     try:
         found = contents(path)
     except DamagedError as error:
@@ -241,6 +277,11 @@ def inspect_file(
         raise ValueError(f"{path} holds no whole frame; leave it out")
     times = found.times if need_times else None
     return TrajectoryFile(path, found.n_frames, topology.n_atoms, None if times is None else _spacing(times, path))
+
+
+def _check_package(path: str | os.PathLike[str]) -> None:
+    if os.fspath(path).lower().endswith((".h5", ".hdf5")) and importlib.util.find_spec("tables") is None:
+        raise ValueError(f"{path}: reading HDF5 trajectories needs the package tables; pip install tables")
 
 
 def _count_by_reading(path: Path, n_atoms: int) -> Contents:
@@ -519,12 +560,10 @@ class _Reader:
             watch.cancel()
         self.owes = False
         if "error" in answer:
-            raise ValueError(f"{self._path} cannot be read ({answer['error']}); it is damaged, or {self._hint()}")
+            raise ValueError(
+                f"{self._path} cannot be read ({answer['error']}); it is damaged, or not what its ending says"
+            )
         return answer, arrays
-
-    def _hint(self) -> str:
-        return "needs a package that is not installed" if self._path.endswith((".h5", ".hdf5")) else (
-            "not what its ending says")  # fmt: skip
 
     def _hung(self) -> ValueError:
         return ValueError(
@@ -546,7 +585,9 @@ class _Reader:
         if self._owner == os.getpid():
             self._process.kill()
             self._process.wait()
-        self._input.close()
+        with contextlib.suppress(OSError):
+            # what could not be written to a process that has ended
+            self._input.close()
         output: Any = self._process.stdout
         output.close()
         self._log.close()

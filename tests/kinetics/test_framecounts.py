@@ -1,0 +1,296 @@
+"""Frame counts: against files of known length that were cut anywhere, and headers that lie."""
+
+import struct
+import warnings
+from pathlib import Path
+
+import mdtraj
+import numpy as np
+import pytest
+
+from molml.kinetics.framecounts import DamagedError, contents
+
+FORMATS = ("xtc", "trr", "dcd", "nc", "pdb", "pdb.gz", "gro", "xyz", "xyz.gz", "lammpstrj")
+N_FRAMES = 4
+
+
+def saved(path: Path, n_atoms: int = 12, n_frames: int = N_FRAMES, seed: int = 0) -> mdtraj.Trajectory:
+    """A trajectory of carbon atoms in a box, written; times 10, 10.5, 11, ... ps."""
+    topology = mdtraj.Topology()
+    chain = topology.add_chain()
+    for i in range(n_atoms):
+        topology.add_atom(f"C{i}", mdtraj.element.carbon, topology.add_residue("LIG", chain, resSeq=i + 1))
+    xyz = np.random.default_rng(seed).normal(size=(n_frames, n_atoms, 3)).astype(np.float32)
+    trajectory = mdtraj.Trajectory(
+        xyz,
+        topology,
+        time=10 + 0.5 * np.arange(n_frames),
+        unitcell_lengths=np.full((n_frames, 3), 3.0),
+        unitcell_angles=np.full((n_frames, 3), 90.0),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mdtraj recommends a package for NetCDF
+        trajectory.save(str(path))
+    return trajectory
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("n_atoms", [1, 3, 9, 10, 40])
+def test_whole_files(tmp_path, suffix, n_atoms):
+    path = tmp_path / f"whole.{suffix}"
+    saved(path, n_atoms)
+    found = contents(path)
+    assert found.n_frames == N_FRAMES and found.n_atoms in (n_atoms, None) and found.problem is None
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "trr", "nc"])
+def test_times_are_those_of_the_file(tmp_path, suffix):
+    path = tmp_path / f"timed.{suffix}"
+    saved(path)
+    np.testing.assert_allclose(contents(path).times, 10 + 0.5 * np.arange(N_FRAMES), rtol=1e-7)
+    untimed = tmp_path / "untimed.dcd"
+    saved(untimed)
+    assert contents(untimed).times is None
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "trr", "nc"])
+def test_files_longer_than_what_is_looked_at_at_once(tmp_path, suffix):
+    for n_atoms, n_frames in ((3, 5000), (4, 2621), (30_000, 3)):
+        path = tmp_path / f"long{n_atoms}.{suffix}"
+        saved(path, n_atoms, n_frames)
+        found = contents(path)
+        assert (found.n_frames, found.n_atoms, found.problem) == (n_frames, n_atoms, None)
+        np.testing.assert_allclose(found.times, 10 + 0.5 * np.arange(n_frames), rtol=1e-6)
+
+
+# compressed XTC needs ten
+ATOMS = {"xtc": 10, "trr": 2}
+
+
+def prefixes(tmp_path: Path, suffix: str) -> dict[int, int]:
+    """Length of the file of the first k frames -> k."""
+    lengths = {}
+    for k in range(N_FRAMES + 1):
+        path = tmp_path / f"first{k}.{suffix}"
+        saved(path, ATOMS[suffix])[: max(k, 1)].save(str(path))
+        lengths[path.stat().st_size * (k > 0)] = k
+    return lengths
+
+
+@pytest.mark.parametrize("suffix", ["xtc", "trr"])
+def test_every_place_to_cut_is_noticed_but_between_frames(tmp_path, suffix):
+    whole = tmp_path / f"whole.{suffix}"
+    saved(whole, ATOMS[suffix])
+    data, between = whole.read_bytes(), prefixes(tmp_path, suffix)
+    cut = tmp_path / f"cut.{suffix}"
+    for length in range(1, len(data)):
+        cut.write_bytes(data[:length])
+        found = contents(cut)
+        assert found.n_frames == max(k for n, k in between.items() if n <= length)
+        assert (found.problem is None) == (length in between)
+        assert len(found.times) == found.n_frames
+    # a file that ends with a whole frame looks like a shorter simulation: nothing in it says otherwise
+    assert set(between) >= {0, len(data)} and len(between) == N_FRAMES + 1
+
+
+@pytest.mark.parametrize(("suffix", "saved_frames"), [("dcd", set(range(N_FRAMES))), ("nc", set())])
+def test_every_place_to_cut_is_noticed_where_the_header_counts(tmp_path, suffix, saved_frames):
+    whole = tmp_path / f"whole.{suffix}"
+    saved(whole, n_atoms=2)
+    data = whole.read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    outcomes = []
+    for length in range(1, len(data)):
+        cut.write_bytes(data[:length])
+        outcomes.append(_outcome(cut))
+    assert None not in outcomes
+    counts = [n for n in outcomes if isinstance(n, int)]
+    # nothing can be saved of NetCDF files that were cut off
+    assert counts == sorted(counts) and set(counts) == saved_frames
+
+
+def _outcome(path: Path) -> int | str | None:
+    """Frames of a file with a problem, the word "damaged", or None if nothing was noticed."""
+    try:
+        found = contents(path)
+    except DamagedError:
+        return "damaged"
+    return found.n_frames if found.problem else None
+
+
+@pytest.mark.parametrize("suffix", ["gro", "xyz", "lammpstrj"])
+def test_every_place_to_cut_text_is_noticed_but_between_frames(tmp_path, suffix):
+    whole = tmp_path / f"whole.{suffix}"
+    saved(whole, n_atoms=2)
+    data = whole.read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    unnoticed = []
+    for length in range(1, len(data)):
+        cut.write_bytes(data[:length])
+        unnoticed += [length] * (_outcome(cut) is None)
+    lines = data.splitlines(keepends=True)
+    per_frame = len(lines) // N_FRAMES
+    assert unnoticed == [len(b"".join(lines[: k * per_frame])) for k in range(1, N_FRAMES)]
+
+
+def test_every_place_to_cut_a_pdb_file_is_noticed_but_between_models(tmp_path):
+    whole = tmp_path / "whole.pdb"
+    saved(whole, n_atoms=2)
+    data = whole.read_bytes()
+    cut = tmp_path / "cut.pdb"
+    for length in range(data.index(b"MODEL") + 5, len(data)):
+        cut.write_bytes(data[:length])
+        begun, ended = data[:length].count(b"MODEL"), data[:length].count(b"ENDMDL")
+        found = contents(cut)
+        assert found.n_frames == ended and (found.problem is None) == (begun == ended)
+
+
+def test_headers_that_announce_other_numbers_of_frames(tmp_path):
+    path = tmp_path / "a.dcd"
+    saved(path)
+    data = bytearray(path.read_bytes())
+    for announced, problem in (
+        (0, None),  # a program that was stopped
+        (2, "its header announces 2 frames, its size is that of 4"),
+        (N_FRAMES + 1, "its header announces 5 frames, its size is that of 4"),
+    ):
+        data[8:12] = struct.pack("<i", announced)
+        path.write_bytes(data)
+        assert contents(path)[:2] == (N_FRAMES, 12) and contents(path).problem == problem
+    path = tmp_path / "a.nc"
+    saved(path)
+    data = bytearray(path.read_bytes())
+    for announced in (2, 9):
+        data[4:8] = struct.pack(">I", announced)
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match=f"its header announces {announced} frames, its size is that of 4"):
+            contents(path)
+    data[4:8] = struct.pack(">I", 2**32 - 1)
+    path.write_bytes(data)
+    # written as a stream
+    assert contents(path)[:2] == (N_FRAMES, 12)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize(("cell", "fourth", "n_fixed"), [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 0, 2), (1, 0, 3)])
+def test_dialects_of_dcd(tmp_path, order, width, cell, fourth, n_fixed):
+    """As CHARMM, NAMD and others write it: either byte order, long records, cells, a fourth dimension, fixed atoms."""
+    n_atoms, n_frames = 5, 4
+
+    def record(data):
+        marker = struct.pack(order + {4: "i", 8: "q"}[width], len(data))
+        return marker + data + marker
+
+    control = [n_frames, 1, 1, n_frames, 0, 0, 0, 0, n_fixed, 0, cell, fourth, *[0] * 7, 24]
+    data = record(b"CORD" + struct.pack(order + "20i", *control))
+    data += record(struct.pack(order + "i", 1) + b" " * 80) + record(struct.pack(order + "i", n_atoms))
+    data += record(bytes(4 * (n_atoms - n_fixed))) if n_fixed else b""
+    for frame in range(n_frames):
+        moving = n_atoms - n_fixed if frame else n_atoms
+        data += record(bytes(48)) if cell else b""
+        data += record(bytes(4 * moving)) * (3 + fourth)
+    path = tmp_path / "dialect.dcd"
+    path.write_bytes(data)
+    assert contents(path) == (n_frames, n_atoms, None, None)
+    path.write_bytes(data[:-1])
+    assert contents(path).n_frames == n_frames - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.xtc", b"not a trajectory" * 10, "frame 0 at byte 0 is damaged: no XTC frame"),
+        ("a.xtc", struct.pack(">3i", 1995, 0, 1) + bytes(90), "another number of atoms begins there"),
+        ("a.xtc", struct.pack(">3i40xi32xi", 1995, 20, 1, 20, -5) + bytes(9), "no XTC frame"),
+        ("a.trr", b"not a trajectory" * 10, "frame 0 at byte 0 is damaged: no TRR frame"),
+        ("a.trr", struct.pack(">3i12x13i", 1993, 13, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) + bytes(9), "atoms"),
+        ("a.trr", struct.pack(">3i12x13i", 1993, 13, 12, -4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0) + bytes(9), "no TRR"),
+        ("a.trr", struct.pack(">3i12x13i", 1993, 13, 12, 0, 0, 0, 0, 0, 0, 0, 0, 36, 0, 3, 0, 0) + bytes(99), "no TRR"),
+        ("a.dcd", b"not a trajectory", "does not begin like a DCD file of positions"),
+        ("a.dcd", b"", "does not begin like a DCD file of positions"),
+        ("a.dcd", struct.pack("<i", 84) + b"VELD" + bytes(84), "like a DCD file of positions"),
+        ("a.dcd", struct.pack("<i", 84) + b"CORD" + bytes(80), "its header ends early"),
+        ("a.dcd", struct.pack("<i", 84) + b"CORD" + bytes(80) + struct.pack("<ih", 84, 1), "within its header"),
+        ("a.dcd", struct.pack("<i", 84) + b"CORD" + bytes(80) + struct.pack("<ii", 84, 99999), "a length of 99999"),
+        ("a.dcd", struct.pack("<i", 84) + b"CORD" + bytes(80) + struct.pack("<i", 85), "does not end where it should"),
+        ("a.nc", b"not a trajectory", "does not begin like a NetCDF file"),
+        ("a.nc", b"CDF\x01" + bytes(4), "within its header"),
+        ("a.nc", b"CDF\x01" + bytes(4 + 24), "no frames in AMBER's conventions"),
+        ("a.nc", b"CDF\x01" + bytes(4) + struct.pack(">II", 10, 99999), "its header is damaged"),
+        ("a.nc", b"CDF\x01" + bytes(4) + struct.pack(">III", 10, 1, 999), "its header is damaged"),
+        ("a.pdb.gz", b"not compressed", "damaged"),
+        ("a.pdb", b"MODEL        1\nMODEL        2\n", "line 2 begins a model within another"),
+        ("a.pdb", b"ENDMDL\n", "line 1 ends a model that did not begin"),
+        ("a.pdb", b"ATOM      1  C   LIG A   1       1.000   1.00\n", "line 1 ends before the position"),
+        ("a.xyz", b"three\n\nC 0 0 0\n", "line 1 should be a number of atoms, got b'three"),
+        ("a.xyz", b"1\n\nC 0 0 0\n2\n\nC 0 0 0\nC 0 0 0\n", "line 4 claims 2 atoms in frame 1; the first has 1"),
+        ("a.gro", b"title\n-1\n", "line 2 claims -1 atoms"),
+    ],
+)
+def test_files_that_are_something_else(tmp_path, name, data, message):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(DamagedError, match=message):
+        contents(path)
+
+
+def test_netcdf_headers_that_cannot_be(tmp_path):
+    path = tmp_path / "a.nc"
+    saved(path)
+    data = path.read_bytes()
+    messages = set()
+    for i in range(4, 900):
+        changed = bytearray(data)
+        changed[i] ^= 128
+        path.write_bytes(changed)
+        messages.add(_reason(path))
+    assert {"its header is damaged", "its header claims frames of no length, or beyond its end"} <= messages
+
+
+def _reason(path: Path) -> str:
+    try:
+        return contents(path).problem or ""
+    except DamagedError as error:
+        return str(error)
+
+
+def test_models_of_different_size_and_atoms_outside(tmp_path):
+    atom = b"ATOM      1  C   LIG A   1       1.000   1.000   1.000  1.00  0.00           C\n"
+    path = tmp_path / "a.pdb"
+    path.write_bytes(b"MODEL 1\n" + atom + b"ENDMDL\nMODEL 2\n" + 2 * atom + b"ENDMDL\n")
+    with pytest.raises(DamagedError, match="frame 1 has 2 atoms, the first has 1"):
+        contents(path)
+    path.write_bytes(b"MODEL 1\n" + atom + b"ENDMDL\n" + atom)
+    with pytest.raises(DamagedError, match="1 of its atoms belong to no model"):
+        contents(path)
+    path.write_bytes(atom)
+    assert contents(path).n_frames == 1
+    path.write_bytes(b"REMARK nothing\n")
+    assert contents(path).n_frames == 0
+
+
+def test_damage_within_a_file_is_placed(tmp_path):
+    for suffix in ("xtc", "trr"):
+        path = tmp_path / f"a.{suffix}"
+        saved(path, ATOMS[suffix])
+        between = sorted(prefixes(tmp_path, suffix))
+        data = bytearray(path.read_bytes())
+        data[between[3]] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match=f"frame 3 at byte {between[3]} is damaged: no {suffix.upper()} frame"):
+            contents(path)
+        data[between[3]] ^= 1
+        data[between[3] + {"xtc": 7, "trr": 67}[suffix]] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(DamagedError, match=f"frame 3 at byte {between[3]} is damaged: another number of atoms"):
+            contents(path)
+
+
+def test_other_formats_are_left_to_their_readers(tmp_path):
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"\x89HDF")
+    assert contents(path) is None
+    newer = tmp_path / "a.nc"
+    newer.write_bytes(b"\x89HDF\r\n\x1a\n")
+    assert contents(newer) is None
