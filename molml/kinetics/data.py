@@ -25,6 +25,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 BLOCK_BYTES = 16_000_000
 """Size of the pieces in which long trajectories are looked at."""
 _LOADED_FRAMES = 10_000
+_BAR_DELAY = 2.0
 
 
 @runtime_checkable
@@ -191,27 +192,35 @@ def _block_length(n_features: int, itemsize: int) -> int:
 
 
 def _streamed(X: Streamed, index: int, lagtime: int, name: str) -> Iterator[tuple[int, int, Array, Array]]:
-    tail = np.zeros((0, X.n_features))
-    first = 0
+    """The very pieces that the same numbers in memory would give: sums over them then have the same bits."""
+    held: list[Array] = []
+    first = n_held = 0
     for block in X.blocks(index, _block_length(X.n_features, 8)):
         if block.ndim != 2 or block.shape[1] != X.n_features:
             raise ValueError(
                 f"{name} must give pieces of {X.n_features} features, got one of shape {block.shape} in trajectory "
                 f"{index}"
             )
-        _check_finite(block, index, first + len(tail), name)
-        frames = np.concatenate([tail, block]) if len(tail) else block
-        n = len(frames) - lagtime
-        if n > 0:
-            yield index, first, frames[:n], frames[lagtime:]
-            first += n
-            frames = frames[n:]
-        tail = np.array(frames)
-    if first + len(tail) != X.lengths[index]:
+        _check_finite(block, index, first + n_held, name)
+        held.append(block)
+        n_held += len(block)
+        size = _block_length(block.shape[1], block.dtype.itemsize)
+        if n_held < size + lagtime:
+            continue
+        frames = np.concatenate(held)
+        while len(frames) >= size + lagtime:
+            yield index, first, frames[:size], frames[lagtime : size + lagtime]
+            first, frames = first + size, frames[size:]
+        # a copy, so that what was used can go
+        held, n_held = [frames.copy()], len(frames)
+    if first + n_held != X.lengths[index]:
         raise ValueError(
-            f"{name} must give all frames of its trajectories, got {first + len(tail)} of the "
+            f"{name} must give all frames of its trajectories, got {first + n_held} of the "
             f"{X.lengths[index]} frames of trajectory {index}; the file may be damaged or still be written"
         )
+    if n_held > lagtime:
+        frames = np.concatenate(held)
+        yield index, first, frames[: n_held - lagtime], frames[lagtime:]
 
 
 def _check_finite(x: Array, index: int, first: int, name: str) -> None:
@@ -805,7 +814,7 @@ class TrajectoryFiles:
 
         # tqdm's None: only if stderr is a terminal
         quiet = None if self.progress is None else not self.progress
-        return tqdm(total=total, desc=description, unit=unit, disable=quiet, delay=2, leave=False)
+        return tqdm(total=total, desc=description, unit=unit, disable=quiet, delay=_BAR_DELAY, leave=False)
 
     def __repr__(self) -> str:
         return f"TrajectoryFiles({len(self._files)} files, {sum(self.lengths)} frames, {self.n_features} features)"

@@ -1,12 +1,28 @@
-"""Lagged pairs as a data set, and blocks of time: against pairs counted by hand."""
+"""Lagged pairs, blocks of time and trajectory files: against pairs counted by hand, and arrays in memory."""
 
+import pickle
+import tracemalloc
+from pathlib import Path
+
+import mdtraj
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from molml.kinetics.data import TimeLaggedDataset, remaining_blocks, time_blocks
+from molml.kinetics.data import (
+    Streamed,
+    TimeLaggedDataset,
+    TrajectoryFiles,
+    as_list,
+    lagged_blocks,
+    remaining_blocks,
+    time_blocks,
+)
+from molml.kinetics.features import Distances, Function, Torsions
+from molml.kinetics.linear import TICA
+from molml.kinetics.reading import parse_lag
 
 
 def numbered(*lengths: int) -> list[np.ndarray]:
@@ -169,3 +185,259 @@ def test_nothing_left_for_training_is_refused():
     dataset = TimeLaggedDataset(numbered(40), 3, segments=[(0, 0, 20)])
     with pytest.raises(ValueError, match="no pair is left for training at lagtime=3"):
         dataset._parted([(0, 0, 18)])
+
+
+# ---- trajectory files ------------------------------------------------------------------------------------------------
+
+
+def written(path: Path, n_frames: int, *, seed: int = 0, first: float = 0.0) -> mdtraj.Trajectory:
+    """A random walk of twelve atoms about random places, frames 0.5 ps apart."""
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("LIG", topology.add_chain())
+    for i in range(12):
+        topology.add_atom(f"C{i}", mdtraj.element.carbon, residue)
+    rng = np.random.default_rng(seed)
+    start = np.random.default_rng(0).normal(size=(12, 3))
+    xyz = (start + 0.05 * rng.normal(size=(n_frames, 12, 3))).astype(np.float32)
+    trajectory = mdtraj.Trajectory(xyz, topology, time=first + 0.5 * np.arange(n_frames))
+    trajectory.save(str(path))
+    return trajectory
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Folder of three runs, and their frames."""
+    lengths = {"run1": 300, "run2": 127, "run10": 41}
+    return tmp_path, [written(tmp_path / f"{name}.xtc", n, seed=n) for name, n in lengths.items()]
+
+
+@pytest.fixture
+def source(runs):
+    folder, trajectories = runs
+    topology = trajectories[0].topology
+    features = Torsions(topology, quadruplets=[(0, 1, 2, 3), (4, 5, 6, 7)]) + Distances(topology, pairs=[(0, 11)])
+    return TrajectoryFiles(folder / "*.xtc", features, topology=topology)
+
+
+def in_memory(source: TrajectoryFiles) -> list[np.ndarray]:
+    """The same features by mdtraj's own reader."""
+    return [source.features(mdtraj.load(str(path), top=source.topology)[:: source.stride]) for path in source.files]
+
+
+def test_what_it_holds(source, runs):
+    assert isinstance(source, Streamed)
+    assert [path.name for path in source.files] == ["run1.xtc", "run2.xtc", "run10.xtc"]
+    assert source.lengths == [300, 127, 41] and source.n_features == 5 and source.timestep == 0.5
+    assert source.names == source.features.names
+    assert repr(source) == "TrajectoryFiles(3 files, 468 frames, 5 features)"
+    for loaded, expected in zip(source.load(), in_memory(source), strict=True):
+        np.testing.assert_array_equal(loaded, expected)
+
+
+@pytest.mark.parametrize("n_frames", [1, 7, 300, 10_000])
+def test_blocks_are_the_trajectory_in_pieces(source, n_frames):
+    blocks = list(source.blocks(1, n_frames))
+    assert all(len(block) <= n_frames for block in blocks)
+    np.testing.assert_array_equal(np.concatenate(blocks), in_memory(source)[1])
+
+
+@pytest.mark.parametrize("lagtime", [0, 1, 40])
+@pytest.mark.parametrize("size", [16, 50, 127, 1000])
+def test_streamed_gives_the_pieces_of_arrays_in_memory(source, monkeypatch, lagtime, size):
+    """Then the bits of all that is summed over them are the same, in single precision, too."""
+    monkeypatch.setattr("molml.kinetics.data._block_length", lambda *_: size)
+    streamed, whole = lagged_blocks(source, lagtime), lagged_blocks(as_list(in_memory(source)), lagtime)
+    for (i, first, x, y), (j, other, u, v) in zip(streamed, whole, strict=True):
+        assert (i, first) == (j, other)
+        np.testing.assert_array_equal(x, u)
+        np.testing.assert_array_equal(y, v)
+
+
+@pytest.mark.parametrize("lagtime", [1, 40])
+def test_estimators_see_no_difference(source, monkeypatch, lagtime):
+    monkeypatch.setattr("molml.kinetics.data._block_length", lambda *_: 50)
+    streamed, whole = (TICA(lagtime=lagtime).fit(X) for X in (source, in_memory(source)))
+    np.testing.assert_allclose(streamed.mean_, whole.mean_, rtol=1e-12)
+    np.testing.assert_allclose(streamed.eigenvalues_, whole.eigenvalues_, rtol=1e-12)
+    np.testing.assert_allclose(np.concatenate(streamed.transform(source)), np.concatenate(whole.transform(source)),
+                               rtol=1e-10, atol=1e-12)  # fmt: skip
+
+
+def test_strides(runs):
+    folder, trajectories = runs
+    topology = trajectories[0].topology
+    source = TrajectoryFiles(folder / "*.xtc", Distances(topology), topology=topology, stride=7)
+    assert source.lengths == [43, 19, 6] and source.timestep == 3.5
+    for loaded, expected in zip(source.load(), in_memory(source), strict=True):
+        np.testing.assert_array_equal(loaded, expected)
+    np.testing.assert_array_equal(np.concatenate(list(source.blocks(0, 5))), source.load()[0])
+    np.testing.assert_array_equal(source.trajectory(1).xyz, mdtraj.load(str(source.files[1]), top=topology)[::7].xyz)
+    assert source.frames([(0, 42)]).time[0] == 42 * 3.5
+
+
+def test_frames_come_in_the_order_asked_for(source):
+    loaded = [mdtraj.load(str(path), top=source.topology) for path in source.files]
+    selection = [(2, 40), (0, 0), (0, 299), (2, 40), (1, 63)]
+    frames = source.frames(selection)
+    assert frames.topology == source.topology
+    np.testing.assert_array_equal(frames.xyz, [loaded[i].xyz[t] for i, t in selection])
+    np.testing.assert_array_equal(frames.time, [loaded[i].time[t] for i, t in selection])
+    np.testing.assert_array_equal(source.frames(np.array(selection)).xyz, frames.xyz)
+    np.testing.assert_array_equal(source.trajectory(1).xyz, loaded[1].xyz)
+
+
+def test_arrays_on_the_disk(source, tmp_path, monkeypatch):
+    folder = tmp_path / "made" / "arrays"
+    arrays = source.to_arrays(folder)
+    assert all(isinstance(array, np.memmap) and not array.flags.writeable for array in arrays)
+    for array, expected in zip(arrays, in_memory(source), strict=True):
+        np.testing.assert_array_equal(array, expected)
+    names = ["0000-run1.npy", "0001-run2.npy", "0002-run10.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    dataset = TimeLaggedDataset(arrays, 5)
+    np.testing.assert_array_equal(dataset.collate([295]).x[0], arrays[1][0])
+    # an old file stays whole when a new one cannot be finished
+    before = (folder / names[1]).read_bytes()
+    failing = TrajectoryFiles(source.files, Function(lambda x: x[:100, 0], ["x", "y", "z"]), topology=source.topology)
+    with pytest.raises(ValueError, match="features must give .*|the function must give real numbers"):
+        failing.to_arrays(folder)
+    assert (folder / names[1]).read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_it_can_be_sent_to_other_processes(source):
+    copy = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(copy.load()[2], source.load()[2])
+
+
+def peak(work) -> int:
+    """Bytes of Python and numpy at the worst moment."""
+    tracemalloc.start()
+    work()
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+
+def stream(source: TrajectoryFiles) -> None:
+    for *_, x, y in lagged_blocks(source, 10):
+        float(x.sum()) + float(y.sum())
+
+
+def test_memory_does_not_grow_with_length(tmp_path, monkeypatch):
+    monkeypatch.setattr("molml.kinetics.data.BLOCK_BYTES", 500_000)
+    topology = written(tmp_path / "a.dcd", 4_000).topology
+    written(tmp_path / "b.dcd", 40_000)
+    short, long = (TrajectoryFiles(tmp_path / f"{name}.dcd", Distances(topology), topology=topology) for name in "ab")
+    stream(short)  # compiled, imported
+    assert peak(lambda: stream(long)) < 1.5 * peak(lambda: stream(short))
+    # a control: what is loaded grows as it must
+    assert peak(long.load) > 5 * peak(short.load)
+
+
+def test_files_that_bring_their_topology(runs, tmp_path):
+    _, trajectories = runs
+    trajectories[2].save(str(tmp_path / "models.pdb"))
+    topology = trajectories[0].topology
+    source = TrajectoryFiles(tmp_path / "models.pdb", Distances(topology), timestep=2.0)
+    assert source.lengths == [41] and source.timestep == 2.0 and source.topology.n_atoms == 12
+    untimed = TrajectoryFiles(tmp_path / "models.pdb", Distances(topology))
+    assert untimed.timestep is None
+    with pytest.raises(ValueError, match="give timestep= in ps"):
+        parse_lag("10 ps", untimed.timestep)
+
+
+def test_files_with_different_times(tmp_path):
+    trajectory = written(tmp_path / "a.xtc", 20)
+    trajectory.time = trajectory.time * 2
+    trajectory.save(str(tmp_path / "b.xtc"))
+    features = Distances(trajectory.topology)
+    with pytest.raises(ValueError, match=r"got 0.5 ps in .*a.xtc and 1.0 ps in .*b.xtc; read them apart, or give"):
+        TrajectoryFiles(tmp_path / "*.xtc", features, topology=trajectory.topology)
+    taken = TrajectoryFiles(tmp_path / "*.xtc", features, topology=trajectory.topology, timestep=3.0, stride=2)
+    assert taken.timestep == 6.0
+
+
+def test_files_that_end_early(source, runs):
+    folder, _ = runs
+    data = (folder / "run2.xtc").read_bytes()
+    (folder / "run2.xtc").write_bytes(data[:-5])
+    with pytest.raises(ValueError, match="run2.xtc: the file ends within frame 126; 126 frames are whole"):
+        TrajectoryFiles(folder / "*.xtc", source.features, topology=source.topology)
+    with pytest.warns(UserWarning, match="run2.xtc: the file ends within frame 126; 126 frames are whole and taken"):
+        shorter = TrajectoryFiles(folder / "*.xtc", source.features, topology=source.topology, allow_truncated=True)
+    assert shorter.lengths == [300, 126, 41] and len(shorter.load()[1]) == 126
+
+
+def test_frames_without_features_are_named_as_in_the_file(tmp_path):
+    trajectory = written(tmp_path / "a.dcd", 90)
+    trajectory.xyz[72, 2] = trajectory.xyz[72, 1]
+    trajectory.save(str(tmp_path / "a.dcd"))
+    features = Torsions(trajectory.topology, quadruplets=[(0, 1, 2, 3)])
+    for stride, size in ((1, 10), (1, 1000), (3, 4), (8, 2)):
+        source = TrajectoryFiles(tmp_path / "a.dcd", features, topology=trajectory.topology, stride=stride)
+        with pytest.raises(ValueError, match=r"a.dcd, frame 72: atoms on a line make no torsion"):
+            list(source.blocks(0, size))
+
+
+def test_progress_is_shown_if_asked_for_and_slow(source, capsys, monkeypatch):
+    source.load()
+    assert capsys.readouterr().err == ""
+    source.progress = True
+    source.load()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("molml.kinetics.data._BAR_DELAY", 0.0)
+    source.load()
+    assert "run10.xtc:   0%" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"features": "torsions"}, TypeError, "features must be a featurizer such as Torsions.*got str"),
+        ({"features": lambda x: x}, TypeError, "got function; functions can be wrapped in Function"),
+        ({"topology": "a.pdb"}, TypeError, "topology must be an mdtraj.Topology, got str; load_topology"),
+        ({"topology": None}, ValueError, "topology must be given: run1.xtc holds positions only"),
+        ({"stride": 0}, ValueError, "stride must be a whole number of at least 1, got 0"),
+        ({"stride": 2.0}, ValueError, "stride must be a whole number of at least 1, got 2.0"),
+        ({"timestep": 0.0}, ValueError, "timestep must be a positive number of ps, got 0.0"),
+        ({"timestep": np.nan}, ValueError, "timestep must be a positive number of ps, got nan"),
+        ({"timestep": np.inf}, ValueError, "timestep must be a positive number of ps, got inf"),
+        ({"files": []}, ValueError, "files must name at least one trajectory"),
+    ],
+)
+def test_what_no_files_can_be_made_of(source, change, error, message):
+    arguments = {"files": source.files, "features": source.features, "topology": source.topology} | change
+    with pytest.raises(error, match=message):
+        TrajectoryFiles(arguments.pop("files"), arguments.pop("features"), **arguments)
+
+
+def test_features_of_other_molecules_are_refused(source):
+    other = Distances(source.topology.subset(range(5)))
+    with pytest.raises(ValueError, match="got features of 5 atoms and a topology of 12"):
+        TrajectoryFiles(source.files, other, topology=source.topology)
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [([(3, 0)], r"got \(3, 0\)"), ([(0, 300)], r"of \[300, 127, 41\] frames, got \(0, 300\)"), ([(-1, 0)], "-1"),
+     ([(0, -1)], r"got \(0, -1\)"), ([], "at least one frame, got none")],
+)  # fmt: skip
+def test_frames_that_are_not_there(source, selection, message):
+    with pytest.raises(ValueError, match=message):
+        source.frames(selection)
+
+
+class Short:
+    """A featurizer that loses frames."""
+
+    names, n_features, n_atoms = ["x"], 1, None
+
+    def __call__(self, frames):
+        return np.zeros((len(frames) - 1, 1))
+
+
+def test_featurizers_that_lose_frames_are_caught(source):
+    broken = TrajectoryFiles(source.files, Short(), topology=source.topology)
+    with pytest.raises(ValueError, match=r"features must give an array of shape \(300, 1\) for 300 frames, got \(299"):
+        broken.load()
