@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from molml.energy.data import StructureDataset
 from molml.energy.features import SymmetryFunctions
 from molml.energy.kernels import FeatureKernel
-from molml.energy.linear import LeastSquares, NormalEquations, normal_equations, reference_energies, solve
+from molml.energy.linear import (
+    LeastSquares,
+    NormalEquations,
+    folds,
+    limit_force_errors,
+    normal_equations,
+    reference_energies,
+    solve,
+)
 from molml.energy.loss import EnergyForceLoss, FeaturisedDataset
 from molml.energy.model import (
     BehlerParrinello,
@@ -47,6 +55,9 @@ _MAX_EPOCHS = 400
 # energies enter gently and count in full at the end: forces say more of the form, energies of the level
 _ENERGY_FIRST = 1.0 / 15.0
 _TRUSTED_RATIO = 5.0
+# force errors of training structures are to stay below ten times their root mean square, which training lowers
+_FORCE_LIMIT = 4.0
+_EXCESS_WEIGHT = 10.0
 _FEW_ATOMS = 1000  # a batch smaller than this is trained faster by one thread than by several
 
 
@@ -248,7 +259,11 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     reference = reference_energies(train, functions.elements)
     equations = normal_equations(kernel, train, reference, n_folds=_folds(members), seed=seed, progress=show)
     best = solve(equations)
-    solutions = [best.coefficients] if members == 1 else [_without_fold(equations, best, i) for i in range(members)]
+    if members == 1:
+        solutions = [limit_force_errors(kernel, train, equations, best)]
+    else:
+        fold = folds(len(train), len(equations.gram), seed)
+        solutions = [_member(kernel, train, equations, best, fold, i) for i in range(members)]
     for solution in solutions:
         solution[len(solution) - len(reference) :] += reference
     # a single odd structure, left out, can be predicted absurdly: the training error bounds what that may say
@@ -261,9 +276,17 @@ def _folds(members: int) -> int:
     return int(np.clip(members, 5, 10))
 
 
-def _without_fold(equations: NormalEquations, best: LeastSquares, fold: int) -> np.ndarray:
+def _member(
+    kernel: FeatureKernel,
+    train: StructureDataset,
+    equations: NormalEquations,
+    best: LeastSquares,
+    fold: np.ndarray,
+    member: int,
+) -> np.ndarray:
     """Solution of a committee's member: all the data but one fold."""
-    others = [f for f in range(len(equations.gram)) if f != fold % len(equations.gram)]
+    left_out = member % len(equations.gram)
+    others = [f for f in range(len(equations.gram)) if f != left_out]
     part = NormalEquations(
         equations.gram[others].sum(0, keepdims=True),
         equations.moment[others].sum(0, keepdims=True),
@@ -271,7 +294,8 @@ def _without_fold(equations: NormalEquations, best: LeastSquares, fold: int) -> 
         equations.n_rows[others].sum(0, keepdims=True),
         equations.n_elements,
     )
-    return solve(part, energy_weights=(best.energy_weight,), ridges=(best.ridge,)).coefficients
+    solution = solve(part, energy_weights=(best.energy_weight,), ridges=(best.ridge,))
+    return limit_force_errors(kernel, train.subset(np.flatnonzero(fold != left_out)), part, solution)
 
 
 def _per_atom(row_rmse: np.ndarray, train: StructureDataset) -> dict[str, float]:
@@ -337,11 +361,7 @@ def _train(
         batch_size=int(np.clip(round(100.0 * len(train) / n_atoms), 2, 8)),
         max_epochs=epochs,
         lr_schedule=cosine(),
-        weight_schedule=(
-            (lambda done: {"energy_mse": energy_weight * _ENERGY_FIRST ** (1.0 - done)})
-            if loss.forces_weight and energy_weight
-            else None
-        ),
+        weight_schedule=(lambda done: _weights(done, energy_weight)) if loss.force_limit else None,
         minutes=minutes,
         seed=seed + member,
         directory=folder if folder is None or members == 1 else folder / f"member-{member + 1}",
@@ -402,6 +422,15 @@ def _soften(potential: BehlerParrinello) -> None:
             layer.weight.mul_(0.1)
 
 
+def _weights(done: float, energy_weight: float) -> dict[str, float]:
+    """Weights of the terms that change while training goes on."""
+    # what is judged in the end are plain errors; the excess only keeps single forces from being forgotten on the way
+    return {
+        "energy_mse": energy_weight * _ENERGY_FIRST ** (1.0 - done),
+        "forces_excess": _EXCESS_WEIGHT if done < 1.0 else 0.0,
+    }
+
+
 def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceLoss, float]:
     """Weights that make energies, forces and stress matter alike where least squares has left them."""
     items = [train[i] for i in range(len(train))]
@@ -411,7 +440,8 @@ def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceL
     forces = max(rmse["forces"], 1e-3)
     energy_weight = (forces / max(rmse["energy"], 1e-5)) ** 2 if any(i.has_energy[0] for i in items) else 0.0
     stress_weight = 0.1 * (forces / max(rmse["stress"], 1e-5)) ** 2 if rmse.get("stress") else 0.0
-    return EnergyForceLoss(energy_weight=energy_weight, stress_weight=stress_weight), energy_weight
+    loss = EnergyForceLoss(energy_weight=energy_weight, stress_weight=stress_weight, force_limit=_FORCE_LIMIT * forces)
+    return loss, energy_weight
 
 
 def _write_start(path: Path, start: _Start, config: dict[str, Any], data_hash: str) -> None:

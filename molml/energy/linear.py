@@ -12,14 +12,23 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+import torch
 from tqdm import tqdm
 
 from molml.energy.data import StructureDataset, Structures, pair_vectors
 from molml.energy.kernels import FeatureKernel, neighbourhood
+from molml.energy.model import forces_and_virial
 
 LABELS = ("energy", "forces", "stress")
 ENERGY_WEIGHTS = (10.0, 30.0, 100.0)
+STRESS_WEIGHT = 0.3
+ERROR_LIMIT = 8.0
 RIDGES = (1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
+_ROUNDING = 1e-12
+_STIFFNESS = 1000.0  # of errors beyond the limit: a bound, for all that matters
+_LEAST_LIMIT = 1e-3  # eV/Å; smaller errors are nobody's concern
+_MOST_PASSES, _MOST_STEPS = 5, 12
+_STRUCTURES_A_PASS = 30  # all rows of a structure are kept, so this bounds memory
 _ROWS_AT_ONCE = 2000  # a rank-k update of the normal matrix costs no less for fewer rows
 
 
@@ -98,6 +107,11 @@ def structure_rows(
     return rows
 
 
+def folds(n_structures: int, n_folds: int, seed: int) -> np.ndarray:
+    """Fold of every structure, shape (n_structures,): equal parts at random."""
+    return np.random.default_rng(seed).permutation(n_structures) % n_folds
+
+
 def normal_equations(
     kernel: FeatureKernel,
     dataset: StructureDataset,
@@ -113,7 +127,7 @@ def normal_equations(
     width = sum(centre.n_functions for centre in kernel.tables.centres) + len(kernel.elements)
     gram = np.zeros((n_folds, 3, width, width))
     moment, square, count = np.zeros((n_folds, 3, width)), np.zeros((n_folds, 3)), np.zeros((n_folds, 3))
-    fold = np.random.default_rng(seed).permutation(len(dataset)) % n_folds
+    fold = folds(len(dataset), n_folds, seed)
     waiting: dict[tuple[int, int], list[np.ndarray]] = {}
     for i in tqdm(range(len(dataset)), desc=description, disable=not progress, leave=False):
         item = dataset[i]
@@ -145,7 +159,7 @@ def solve(
     *,
     energy_weights: tuple[float, ...] = ENERGY_WEIGHTS,
     ridges: tuple[float, ...] = RIDGES,
-    stress_weight: float = 0.3,
+    stress_weight: float = STRESS_WEIGHT,
 ) -> LeastSquares:
     """Ridge regression; the ridge and the weight of energies against forces by cross-validation.
 
@@ -217,9 +231,109 @@ def solve(
     return LeastSquares(solution, best["energy_weight"], best["ridge"], rmse, train_rmse, scores)
 
 
+def limit_force_errors(
+    kernel: FeatureKernel,
+    dataset: StructureDataset,
+    equations: NormalEquations,
+    solution: LeastSquares,
+    *,
+    limit: float = ERROR_LIMIT,
+) -> np.ndarray:
+    """Solve again such that no force component of the data set is wrong by much more than ``limit`` times the RMSE.
+
+    A mean over ten thousands of components does not see the one at the shortest distance, which is where a simulation
+    fails. Minimised is the sum of squares of before plus, for every force component, a thousand times the square of
+    what its error exceeds the limit by. That sum is convex and quadratic by parts: few components are beyond the limit,
+    so each pass over the structures finds those, and normal equations with their rows added are solved until the same
+    ones remain beyond.
+
+    Parameters
+    ----------
+    kernel : FeatureKernel
+    dataset : StructureDataset
+        What the equations were made from.
+    equations : NormalEquations
+    solution : LeastSquares
+        Of :func:`solve` for these equations; its weights and ridge are kept.
+    limit : float
+        In units of the root mean square error of the force components.
+
+    Returns
+    -------
+    array, shape (n_columns,)
+        Coefficients as in ``solution``; those themselves where nothing exceeds the limit.
+    """
+    weight = np.array([solution.energy_weight**2, 1.0, STRESS_WEIGHT**2])
+    gram = np.tensordot(weight, equations.gram.sum(0), 1)
+    moment = np.tensordot(weight, equations.moment.sum(0), 1)
+    nothing = np.zeros(len(kernel.elements))
+    coefficients = solution.coefficients
+    rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for _ in range(_MOST_PASSES):
+        errors = _force_errors(kernel, dataset, coefficients)
+        n_components = sum(len(own) for own in errors.values())
+        if not n_components:
+            break
+        rmse = (sum(float(own @ own) for own in errors.values()) / n_components) ** 0.5
+        bound = max(limit * rmse, _LEAST_LIMIT)
+        largest = {i: float(np.abs(own).max(initial=0.0)) for i, own in errors.items() if i not in rows}
+        beyond = [i for i in sorted(largest, key=lambda i: -largest[i]) if largest[i] > bound]
+        for i in beyond[:_STRUCTURES_A_PASS]:
+            rows[i] = structure_rows(kernel, dataset[i], nothing)[1]
+        if not beyond:
+            break
+        root = np.concatenate([np.full(len(rows[i][1]), float(dataset[i].weight[0]) ** 0.5) for i in rows])
+        design, target = (np.concatenate(parts) for parts in zip(*rows.values(), strict=True))
+        coefficients = _bounded(
+            gram, moment, design, target, bound * root, solution.ridge, coefficients, equations.n_elements
+        )
+    return coefficients
+
+
+def _bounded(
+    gram: np.ndarray,
+    moment: np.ndarray,
+    design: np.ndarray,
+    target: np.ndarray,
+    bound: np.ndarray,
+    ridge: float,
+    start: np.ndarray,
+    n_free: int,
+) -> np.ndarray:
+    """Least squares with a stiff penalty on what the errors of ``design`` exceed ``bound`` by."""
+    coefficients, before = start, None
+    for _ in range(_MOST_STEPS):
+        error = design @ coefficients - target
+        beyond = np.abs(error) > bound
+        if before is not None and np.array_equal(beyond, before):
+            break
+        own, before = design[beyond], beyond
+        goal = target[beyond] + bound[beyond] * np.sign(error[beyond])
+        coefficients = _ridge(gram + _STIFFNESS * own.T @ own, moment + _STIFFNESS * goal @ own, ridge, n_free)
+    return coefficients
+
+
+def _force_errors(kernel: FeatureKernel, dataset: StructureDataset, coefficients: np.ndarray) -> dict[int, np.ndarray]:
+    """Errors of the labelled force components of every structure that counts, eV/Å."""
+    bounds = np.cumsum([0, *(centre.n_functions for centre in kernel.tables.centres)])
+    own = [coefficients[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    errors = {}
+    for i in range(len(dataset)):
+        item = dataset[i]
+        if float(item.weight[0]) and bool(item.has_forces.any()):
+            vectors = pair_vectors(item)
+            near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, vectors)
+            weights = [np.tile(c, (len(atoms), 1)) for c, atoms in zip(own, near.atoms, strict=True)]
+            gradient = torch.from_numpy(kernel.vjp(near, kernel.moments(near), weights))
+            forces, _ = forces_and_virial(item, vectors, gradient)
+            errors[i] = (forces - item.forces)[item.has_forces].numpy().ravel()
+    return errors
+
+
 def _ridge(gram: np.ndarray, moment: np.ndarray, ridge: float, n_free: int) -> np.ndarray:
     scale = np.sqrt(np.diag(gram))
-    scale[scale == 0.0] = 1.0
+    # a column that symmetry makes zero holds roundings, which must not be blown up to the size of the others
+    scale[scale <= _ROUNDING * scale.max()] = 1.0
     penalty = np.full(len(scale), ridge)
     penalty[len(scale) - n_free :] = 1e-13
     while True:
@@ -259,7 +373,7 @@ def forward_selection(
     gram = np.tensordot(weight, equations.gram.sum(0), 1)
     target = np.tensordot(weight, equations.moment.sum(0), 1)
     scale = np.sqrt(np.diag(gram))
-    usable = scale > 0.0
+    usable = scale > _ROUNDING * scale.max()
     scale[~usable] = 1.0
     gram = gram / scale / scale[:, None]
     left, size = target / scale, np.ones(len(scale))

@@ -1,8 +1,8 @@
 """Choose the symmetry functions for a data set, so that nobody has to write a list by hand.
 
-A grid of shells and all their two-, three- and four-body combinations are the candidates; those whose values on the
-training atoms repeat the others are dropped (column-pivoted QR, the deterministic kin of CUR), and of the rest the ones
-that lower the training error most are kept (orthogonal least squares).
+A grid of shells, all their two-, three- and four-body combinations, and a few repulsive walls are the candidates; those
+whose values on the training atoms repeat the others are dropped (column-pivoted QR, the deterministic kin of CUR), and
+of the rest the ones that lower the training error most are kept (orthogonal least squares).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from molml.energy.kernels import FeatureKernel, neighbourhood
 from molml.energy.linear import forward_selection, normal_equations
 
 N_SHELLS = 14
+N_WALL = 6
 DEGREE = 4
 # every coupling of three degrees up to 4 that survives reflection
 COUPLINGS = tuple(
@@ -46,11 +47,25 @@ def shells(n: int, shortest: float, cutoff: float) -> list[tuple[float, float]]:
     return [(round(float(0.5 / g**2), 6), round(float(r), 6)) for r, g in zip(centre, gap, strict=True)]
 
 
+def walls(n: int, shortest: float) -> list[tuple[float, float]]:
+    """Gaussians (eta in Å⁻², r_s = 0) about the atom itself, whose logarithm falls by 1 to 8 per Å at ``shortest``.
+
+    Like the repulsion of two atoms they rise on towards distances shorter than any in the data, where a shell would
+    fall off again: a linear potential needs them to follow the largest forces.
+
+    References
+    ----------
+    Imbalzano et al., J. Chem. Phys. 148, 241730 (2018), for Gaussians both centred and shifted.
+    """
+    return [(round(float(slope / (2.0 * shortest)), 6), 0.0) for slope in np.geomspace(1.0, 8.0, n)]
+
+
 def candidates(elements: list[int], shortest: float, cutoff: float) -> list[Function]:
     """All functions of the grid, the same for every central element."""
     symbols = [chemical_symbols[z] for z in elements]
     n = len(symbols)
-    functions: list[Function] = [G2(s, *shell) for s in symbols for shell in shells(N_SHELLS, shortest, cutoff)]
+    radial = walls(N_WALL, shortest) + shells(N_SHELLS, shortest, cutoff)
+    functions: list[Function] = [G2(s, *gaussian) for s in symbols for gaussian in radial]
     pair = [(s, shell) for s in symbols for shell in shells(N_PAIR_SHELLS.get(n, 3), shortest, cutoff)]
     for a, b in combinations_with_replacement(pair, 2):
         functions += [ThreeBody((a[0], b[0]), (a[1], b[1]), degree) for degree in range(DEGREE + 1)]

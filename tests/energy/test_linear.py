@@ -14,7 +14,10 @@ from molml.energy.features import G2, G4, FourBody, Function, ThreeBody
 from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import (
     NormalEquations,
+    _bounded,
+    folds,
     forward_selection,
+    limit_force_errors,
     normal_equations,
     reference_energies,
     solve,
@@ -229,6 +232,19 @@ def test_one_structure_has_no_folds(structures: list[Atoms], truth: np.ndarray) 
     assert error.norm() < 0.05 * dataset[0].forces.norm()
 
 
+def test_a_column_of_roundings_does_no_harm(structures: list[Atoms], truth: np.ndarray) -> None:
+    equations = equations_of(labelled(structures, truth))
+    for sums in (equations.gram, equations.gram.swapaxes(2, 3), equations.moment):
+        sums[:, :, 4] *= 1e-17
+    assert abs(solve(equations).coefficients[4]) < 1.0
+    assert 4 not in forward_selection(equations, OWNERS, np.array([N_H, N_O]))
+    # a control: a small column that is no rounding counts
+    for sums in (equations.gram, equations.gram.swapaxes(2, 3), equations.moment):
+        sums[:, :, 4] *= 1e12
+    assert abs(solve(equations).coefficients[4]) > 1.0
+    assert 4 in forward_selection(equations, OWNERS, np.array([N_H, N_O]))
+
+
 def test_a_column_of_zeros_does_no_harm(structures: list[Atoms], truth: np.ndarray) -> None:
     equations = equations_of(labelled(structures, truth))
     for sums in (equations.gram, equations.gram.swapaxes(2, 3), equations.moment):
@@ -290,3 +306,75 @@ def test_forward_selection_passes_over_repeats(structures: list[Atoms], truth: n
     )
     owners = np.concatenate([OWNERS[:N], [0, 0, -1, -1]])
     assert len(forward_selection(doubled, owners, np.array([N_H + 2, N_O]))) == N
+
+
+def worst(data: StructureDataset, coefficients: np.ndarray) -> tuple[float, float]:
+    """Largest error of a force component of structures that count, and the root mean square of all."""
+    shifted = coefficients + np.append(np.zeros(N), reference_energies(data, [1, 8]))
+    items = [data[i] for i in range(len(data)) if float(data[i].weight[0])]
+    errors = [(potential(shifted).predict(item).forces - item.forces)[item.has_forces].numpy() for item in items]
+    flat = np.concatenate([error.ravel() for error in errors])
+    return float(np.abs(flat).max()), float(np.sqrt(np.mean(flat**2)))
+
+
+def odd_one_out(structures: list[Atoms], truth: np.ndarray, weight: float = 1.0) -> StructureDataset:
+    """Noisy labels, and one structure, the fifth, whose forces are pushed far from what the others say."""
+    data = labelled(structures, truth, noise=0.02)
+    frames = data.atoms
+    forces = frames[5].get_forces()
+    forces[0, 1] += 3.0
+    forces[1, 1] -= 3.0
+    frames[5].calc = SinglePointCalculator(frames[5], energy=frames[5].get_potential_energy(), forces=forces)
+    frames[5].info["weight"] = weight
+    return StructureDataset(frames, cutoff=CUTOFF)
+
+
+def test_no_force_error_far_beyond_the_others(structures: list[Atoms], truth: np.ndarray) -> None:
+    data = odd_one_out(structures, truth)
+    equations = equations_of(data)
+    plain = solve(equations)
+    before, after = (
+        worst(data, c)
+        for c in (plain.coefficients, limit_force_errors(FeatureKernel(FUNCTIONS), data, equations, plain))
+    )
+    assert before[0] > 10.0 * before[1]
+    assert after[0] < 8.5 * after[1]
+    # the price is a larger mean: least squares without the limit has the smallest there is
+    assert before[1] < after[1]
+    # and a limit that nothing exceeds changes nothing
+    loose = limit_force_errors(FeatureKernel(FUNCTIONS), data, equations, plain, limit=100.0)
+    assert loose is plain.coefficients
+
+
+def test_bounded_least_squares_minimise_their_objective() -> None:
+    rng = np.random.default_rng(3)
+    design, target = rng.normal(size=(200, 6)), rng.standard_t(2, size=200)
+    gram, moment = design.T @ design, design.T @ target
+    start = np.linalg.solve(gram, moment)
+    found = _bounded(gram, moment, design, target, np.full(200, 4.0), 0.0, start, 0)
+    error = design @ found - target
+    excess = np.sign(error) * np.maximum(np.abs(error) - 4.0, 0.0)
+    assert 0 < np.count_nonzero(excess) < 50
+    slope = design.T @ (error + 1000.0 * excess)
+    assert np.abs(slope).max() < 1e-6 * np.abs(moment).max()
+    # a control: plain least squares do not
+    error = design @ start - target
+    assert np.abs(design.T @ (np.sign(error) * np.maximum(np.abs(error) - 4.0, 0.0))).max() > 1.0
+
+
+def test_the_limit_leaves_out_what_does_not_count(structures: list[Atoms], truth: np.ndarray) -> None:
+    data = odd_one_out(structures, truth, weight=0.0)
+    equations = equations_of(data)
+    plain = solve(equations)
+    assert limit_force_errors(FeatureKernel(FUNCTIONS), data, equations, plain) is plain.coefficients
+    energies = labelled(structures, truth, ("energy",))
+    equations = equations_of(energies)
+    plain = solve(equations)
+    assert limit_force_errors(FeatureKernel(FUNCTIONS), energies, equations, plain) is plain.coefficients
+
+
+def test_folds_are_equal_parts() -> None:
+    fold = folds(23, 5, seed=3)
+    assert sorted(np.bincount(fold).tolist()) == [4, 4, 5, 5, 5]
+    assert np.array_equal(fold, folds(23, 5, seed=3))
+    assert not np.array_equal(fold, folds(23, 5, seed=4))
