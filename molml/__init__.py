@@ -17,19 +17,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import os
 
-    from molml import datasets, energy, io, nn, training, units
+    from molml import datasets, energy, io, kinetics, nn, training, units
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "datasets", "energy", "io", "load", "nn", "training", "units"]
+__all__ = ["__version__", "datasets", "energy", "io", "kinetics", "load", "nn", "training", "units"]
 
-_MODULES = ("datasets", "energy", "io", "nn", "training", "units")
+_MODULES = ("datasets", "energy", "io", "kinetics", "nn", "training", "units")
 
 # which arm knows a kind of model file: the arm's public class of that name has `from_container`
 _ARMS = {
     "LinearPotential": "molml.energy",
     "BehlerParrinello": "molml.energy",
     "Committee": "molml.energy",
+    "PCA": "molml.kinetics",
+    "TICA": "molml.kinetics",
+    "VAMP": "molml.kinetics",
+    "Autoencoder": "molml.kinetics",
+    "TimeLaggedAutoencoder": "molml.kinetics",
+    "VariationalTimeLaggedAutoencoder": "molml.kinetics",
+    "VAMPNet": "molml.kinetics",
+    "ReversibleVAMPNet": "molml.kinetics",
+    "GaussianMixtureVAE": "molml.kinetics",
+    "KMeans": "molml.kinetics",
+    "GaussianMixture": "molml.kinetics",
+    "MarkovStateModel": "molml.kinetics",
+    "BayesianMarkovStateModel": "molml.kinetics",
 }
 
 

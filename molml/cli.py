@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     # these import nothing heavy: `molml --help` must answer at once
     import molml.datasets.cli
     import molml.energy.cli
+    import molml.kinetics.cli
 
     parser = argparse.ArgumentParser(
         prog="molml",
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     molml.energy.cli.add_parser(commands)
+    molml.kinetics.cli.add_parser(commands)
     molml.datasets.cli.add_parser(commands)
 
     command = commands.add_parser("demo", help="the main job of every part of molml, on data that come with it")
