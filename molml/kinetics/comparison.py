@@ -19,7 +19,6 @@ from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from molml.kinetics.clustering import KMeans
 from molml.kinetics.data import (
     Array,
     Segment,
@@ -30,7 +29,7 @@ from molml.kinetics.data import (
     remaining_blocks,
     time_blocks,
 )
-from molml.kinetics.discretisation import FRAMES_PER_CELL, N_CELLS, Markov, finite, markov_model, timescale_metrics
+from molml.kinetics.discretisation import N_CELLS, Markov, cells_of, finite, markov_model, timescale_metrics
 from molml.kinetics.linear import PCA, TICA, VAMP
 from molml.kinetics.markov import MarkovStateModel
 from molml.kinetics.metrics import canonical_correlations, vamp_score
@@ -278,6 +277,8 @@ def compare(
     (2015).
     """
     names = _checked_settings(methods, dims, n_folds, n_states, timestep, lagtime, n_jobs)
+    if reference is None and len(reference_names):
+        raise ValueError(f"reference_names are given without reference, got {list(reference_names)}; give both")
     # small matrices gain nothing from more threads, and lose much where threads wait for each other
     with tempfile.TemporaryDirectory(prefix="molml-") as folder, threadpool_limits(1):
         data = _on_disk(trajectories, Path(folder) / "features", "trajectories")
@@ -452,11 +453,10 @@ class _Fold:
         n_cells: int,
         seed: int,
     ) -> None:
-        self.lagtime, self.seed = lagtime, seed
+        self.lagtime, self.n_cells, self.seed = lagtime, n_cells, seed
         lengths = [len(x) for x in data]
         self.training = [np.asarray(data[i][start:stop]) for i, start, stop in remaining_blocks(lengths, held, lagtime)]
         self.held = [np.asarray(data[i][start:stop]) for i, start, stop in held]
-        self.n_cells = max(2, min(n_cells, sum(map(len, self.training)) // FRAMES_PER_CELL))
         self._reference: list[Array] = []
         self._state: list[Array] = []
         if reference is not None:
@@ -478,15 +478,16 @@ class _Fold:
 
     def _regression_error(self, training: list[Array], held: list[Array]) -> float:
         """Unexplained fraction of the whitened features a lag time later."""
-        cells = KMeans(self.n_cells, seed=self.seed).fit(training)
+        cells = cells_of(training, self.n_cells, seed=self.seed)
+        n_cells = cells.n_clusters
         lag, rank = self.lagtime, self._whitening.components_.shape[0]
-        sums, counts = np.zeros((self.n_cells, rank)), np.zeros(self.n_cells)
+        sums, counts = np.zeros((n_cells, rank)), np.zeros(n_cells)
         for z, x in zip(training, self.training, strict=True):
             cell, target = np.asarray(cells.predict(z[:-lag])), self._whitening.transform(x[lag:])
             order = np.argsort(cell, kind="stable")
             occupied, first = np.unique(cell[order], return_index=True)
             sums[occupied] += np.add.reduceat(np.asarray(target)[order], first, axis=0)
-            counts += np.bincount(cell, minlength=self.n_cells)
+            counts += np.bincount(cell, minlength=n_cells)
         mean = sums.sum(axis=0) / counts.sum()
         predicted = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], mean)
         error = total = 0.0

@@ -80,8 +80,8 @@ def markov_model(coordinates: list[Array], lagtime: int, *, n_cells: int = N_CEL
     check_lengths(lengths, lagtime, name="coordinates")
     if lagtime == 0:
         raise ValueError("lagtime must be at least one frame, got 0")
-    n_cells = max(2, min(n_cells, sum(lengths) // FRAMES_PER_CELL))
-    clusters = KMeans(n_cells, seed=seed).fit(coordinates)
+    clusters = cells_of(coordinates, n_cells, seed=seed)
+    n_cells = clusters.n_clusters
     states = cast("list[Array]", clusters.predict(coordinates))
     lags = sorted({max(1, round(factor * lagtime)) for factor in _LAG_FACTORS} | {lagtime})
     lags = [lag for lag in lags if lag <= lagtime or lag < min(lengths) // 2]
@@ -90,6 +90,23 @@ def markov_model(coordinates: list[Array], lagtime: int, *, n_cells: int = N_CEL
     estimate, low, high = (np.array(column) for column in zip(*rows, strict=True))
     model = MarkovStateModel(lagtime).fit(states)
     return Markov(clusters, states, model, np.array(lags), estimate, low, high, lags.index(lagtime))
+
+
+def cells_of(coordinates: list[Array], n_cells: int, *, seed: int) -> KMeans:
+    """K-means cells; less than `n_cells` if one would have under 50 frames, or there are fewer different frames."""
+    n_cells = max(2, min(n_cells, sum(map(len, coordinates)) // FRAMES_PER_CELL))
+    return KMeans(min(n_cells, _n_different(coordinates, n_cells)), seed=seed).fit(coordinates)
+
+
+def _n_different(coordinates: list[Array], enough: int) -> int:
+    """Number of different frames; looking ends when there are enough of them."""
+    seen = np.empty((0, coordinates[0].shape[1]))
+    for x in coordinates:
+        for first in range(0, len(x), 10 * enough):
+            seen = np.unique(np.concatenate([seen, x[first : first + 10 * enough]]), axis=0)
+            if len(seen) >= enough:
+                return enough
+    return len(seen)
 
 
 def _timescales(

@@ -478,7 +478,7 @@ def lone_encoder(estimator: Any, seed: int) -> MLP:
     rank = len(estimator.whitening_)
     if not estimator.hidden and estimator.n_components > rank:
         raise ValueError(_too_many(estimator.n_components, rank))
-    # with a few more outputs than are asked for, a network that has found a faster process first still finds the slowest
+    # with more outputs than are asked for, a network that has found a faster process first still finds the slowest
     n_outputs = estimator.n_components + N_SPARE if estimator.hidden else min(estimator.n_components + N_SPARE, rank)
     return MLP(rank, estimator.hidden, n_outputs, activation=estimator.activation, seed=seed, dtype=torch.float32)
 
@@ -538,7 +538,8 @@ def apply(network: nn.Module, arrays: list[Array] | Streamed) -> list[Array]:
     with torch.no_grad():
         for index, _, block, _ in lagged_blocks(arrays, 0):
             for first in range(0, len(block), _FRAMES):
-                x = np.ascontiguousarray(block[first : first + _FRAMES], np.float64)
+                # torch wants to be able to write to what it reads, which maps of files forbid
+                x = np.require(block[first : first + _FRAMES], np.float64, ["C", "W"])
                 parts[index].append(network(torch.from_numpy(x)).numpy())
     return [np.concatenate(part) for part in parts]
 
