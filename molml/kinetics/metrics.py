@@ -116,9 +116,7 @@ def canonical_correlations(A: Array | Sequence[Array], B: Array | Sequence[Array
     first, second = _in_memory(A, "A"), _in_memory(B, "B")
     lengths = [len(x) for x in first], [len(x) for x in second]
     if lengths[0] != lengths[1]:
-        raise ValueError(
-            f"A and B must be of the same frames, got trajectories of {lengths[0]} and {lengths[1]} frames"
-        )
+        raise ValueError(f"A and B must be of the same frames, got {lengths[0]} and {lengths[1]} frames")
     covariances = Covariances(0)
     for a, b in zip(first, second, strict=True):
         covariances.update(np.concatenate([a, b], axis=1, dtype=np.float64))
