@@ -246,17 +246,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         sample = _frames(data, np.sort(rng.choice(n_frames, n_drawn, replace=False, shuffle=False)))
         centers = np.empty((self.n_clusters, self.n_features_in_))
         centers[0] = sample[rng.integers(n_drawn)]
-        distances, total = np.full(n_drawn, np.inf), np.inf
+        distances, scratch = np.full(n_drawn, np.inf), np.empty(n_drawn)
         for k in range(1, self.n_clusters + 1):
-            found = np.empty_like(distances)
-            total = _nearer(sample, centers[k - 1], distances, found)
-            distances = found
+            total = _nearer(sample, centers[k - 1], distances, distances)
             if k == self.n_clusters or total == 0:
                 break
             # as many as Arthur and Vassilvitskii used
             candidates = np.searchsorted(np.cumsum(distances), total * rng.random(2 + int(np.log(self.n_clusters))))
             candidates = np.minimum(candidates, n_drawn - 1)
-            totals = [_nearer(sample, sample[t], distances, found) for t in candidates]
+            totals = [_nearer(sample, sample[t], distances, scratch) for t in candidates]
             centers[k] = sample[candidates[int(np.argmin(totals))]]
         if k < self.n_clusters:
             centers[k:] = _furthest(data, centers[:k], self.n_clusters - k)
