@@ -70,7 +70,7 @@ def test_of_equally_near_centres_the_first():
 
 
 def test_far_from_the_origin_distances_are_still_differences():
-    X = 1e8 + blobs()
+    X = 1e9 + blobs()
     model = KMeans(4).fit(X)
     np.testing.assert_array_equal(model.predict(X), brute_force(X, model.cluster_centers_))
     assert len({tuple(np.unique(model.predict(X)[i : i + 50])) for i in range(0, 200, 50)}) == 4
