@@ -15,6 +15,7 @@ pair of neighbours.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
+from molml.energy.compact import CompactAngles
 from molml.energy.cutoffs import CUTOFF_FUNCTIONS, SHAPES, compact_values, cutoff_values
 from molml.energy.data import Structures, pair_vectors
 from molml.energy.harmonics import coupling, n_harmonics, normalisation, real_harmonics
@@ -298,7 +300,7 @@ class CentreTables(NamedTuple):
     invariants: Invariants
     triple: np.ndarray  # (n_triple, 7): elements a and b (-1: any), eta, zeta, lambda, r_s, 1 if the third side counts
     triple_radius: np.ndarray  # (n_triple,) Å, ascending: their cutoff radii
-    compact: np.ndarray  # (n_compact, 9): a, b, low, high, angles in radians, shape, asymmetric, third side
+    compact: CompactAngles
     combination: np.ndarray | None  # (n_functions, n_invariants), None for the identity
 
     @property
@@ -309,7 +311,7 @@ class CentreTables(NamedTuple):
     @property
     def n_invariants(self) -> int:
         """Invariants of both kinds."""
-        return self.n_moment_invariants + len(self.triple) + len(self.compact)
+        return self.n_moment_invariants + len(self.triple) + len(self.compact.bump)
 
     @property
     def n_functions(self) -> int:
@@ -499,7 +501,7 @@ def reference_features(functions: SymmetryFunctions, batch: Structures, vectors:
     for index, (number, centre) in enumerate(zip(functions.elements, centres, strict=True)):
         atoms = torch.nonzero(species == index).flatten()
         columns = _products(moments[atoms], centre.invariants)
-        if len(centre.triple) or len(centre.compact):
+        if len(centre.triple) or len(centre.compact.bump):
             columns.append(_triples(functions, batch, vectors, distances, neighbour, centre)[atoms])
         invariants = torch.cat(columns, dim=1)
         features[number] = invariants if centre.combination is None else invariants @ tensor(centre.combination).T
@@ -555,11 +557,13 @@ def _triples(
     # the angle has no derivative where the three atoms are in line; the bump is flat there, so none is needed
     bent = cosine.abs() < 1.0
     angle = torch.where(bent, torch.acos(torch.where(bent, cosine, 0.0)), torch.where(cosine > 0.0, 0.0, math.pi))
-    for a, b, low, high, angle_low, angle_high, kind, asymmetric, narrow in centre.compact.tolist():
-        value = compact_values(angle, angle_low, angle_high, int(kind))
-        for r in sides[: 3 if narrow else 2]:
-            value = value * compact_values(r, low, high, int(kind), bool(asymmetric))
-        columns.append(column(a, b, value))
+    ranges, bumps, groups, bump = centre.compact
+    for a, b, own, narrow, start, stop in groups.tolist():
+        low, high, kind, asymmetric = ranges[own].tolist()
+        flanks = [compact_values(r, low, high, int(kind), bool(asymmetric)) for r in sides[: 3 if narrow else 2]]
+        for angle_low, angle_high, shape in bumps[bump[start:stop]].tolist():
+            value = compact_values(angle, angle_low, angle_high, int(shape))
+            columns.append(column(a, b, value * math.prod(flanks)))
     return torch.stack(columns, dim=-1)
 
 
@@ -772,7 +776,7 @@ class _Draft:
         self.quadratic: dict[tuple[int, int, int], int] = {}
         self.cubic: dict[tuple[tuple[int, int], ...], int] = {}
         self.triple: dict[tuple[float, ...], int] = {}  # the cutoff radius first
-        self.compact: dict[tuple[float, ...], int] = {}
+        self.compact: dict[tuple[tuple[float, ...], tuple[float, ...]], int] = {}  # what a group shares, the angle
         self.rows: list[list[tuple[str, tuple, float]]] = []  # per function: (kind, key, coefficient)
 
     def add(self, kind: str, key: tuple) -> tuple[str, tuple]:
@@ -800,6 +804,7 @@ class _Draft:
         # the kernel takes those of one cutoff radius together
         triples = sorted(self.triple, key=lambda key: key[0])
         self.triple = {key: place for place, key in enumerate(triples)}
+        self.compact = {key: place for place, key in enumerate(sorted(self.compact))}
         combination = np.zeros((len(self.rows), n_invariants))
         for row, terms in enumerate(self.rows):
             for kind, key, coefficient in terms:
@@ -815,9 +820,27 @@ class _Draft:
             ),
             triple=np.array([key[1:] for key in triples], dtype=np.float64).reshape(-1, 7),
             triple_radius=np.array([key[0] for key in triples], dtype=np.float64),
-            compact=np.array(list(self.compact), dtype=np.float64).reshape(-1, 9),
+            compact=_compact_angles(list(self.compact)),
             combination=None if identity else combination,
         )
+
+
+def _compact_angles(keys: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]) -> CompactAngles:
+    """Tables of the functions with these sorted keys: (a, b, third side, range), bump."""
+    ranges = list(dict.fromkeys(group[3:] for group, _ in keys))
+    bumps = list(dict.fromkeys(bump for _, bump in keys))
+    groups, start = [], 0
+    for group, members in itertools.groupby(keys, key=lambda key: key[0]):
+        stop = start + len(list(members))
+        a, b, narrow = group[:3]
+        groups.append((a, b, ranges.index(group[3:]), narrow, start, stop))
+        start = stop
+    return CompactAngles(
+        np.array(ranges, dtype=np.float64).reshape(-1, 4),
+        np.array(bumps, dtype=np.float64).reshape(-1, 3),
+        np.array(groups, dtype=np.int64).reshape(-1, 6),
+        np.array([bumps.index(bump) for _, bump in keys], dtype=np.int64),
+    )
 
 
 def _translate(function: Function, builder: _Builder, draft: _Draft) -> list[tuple[str, tuple, float]]:
@@ -851,8 +874,8 @@ def _translate(function: Function, builder: _Builder, draft: _Draft) -> list[tup
     if isinstance(function, CompactAngle):
         angles = math.radians(function.angle_low), math.radians(function.angle_high)
         kind = CUTOFF_FUNCTIONS.index(function.shape)
-        ranges = (a, b, function.low, function.high, *angles, kind, float(function.asymmetric), float(function.narrow))
-        return [(*draft.add("compact", ranges), 1.0)]
+        group = (a, b, int(function.narrow), function.low, function.high, kind, int(function.asymmetric))
+        return [(*draft.add("compact", (group, (*angles, kind))), 1.0)]
     radius = float(function.cutoff or builder.cutoff)
     key = (radius, a, b, function.eta, function.zeta, function.lambda_, function.r_s, float(isinstance(function, G4)))
     return [(*draft.add("triple", key), 1.0)]

@@ -26,6 +26,7 @@ from numba.extending import intrinsic
 from scipy.linalg import block_diag
 from torch import Tensor
 
+from molml.energy.compact import JVP, VALUES, VJP, compact_triples
 from molml.energy.cutoffs import POLYNOMIAL, compact_function, cutoff_function, jit
 from molml.energy.features import (
     COMPACT,
@@ -39,7 +40,6 @@ from molml.energy.features import (
 )
 
 LANES = 8
-VALUES, VJP, JVP = 0, 1, 2  # what the kernel of pairs of neighbours is asked for
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
 
 
@@ -678,102 +678,6 @@ def _triples(
                         motion[q, a] += by_k * unit[k, a] + by_cosine * bend_k[a] + by_3 * side[a]
 
 
-@jit
-def _compact_triples(
-    low: int,
-    high: int,
-    mode: int,
-    atoms: np.ndarray,
-    pairs: Pairs,
-    table: np.ndarray,
-    atomic_number: np.ndarray,
-    column: int,
-    features: np.ndarray,
-    motion: np.ndarray,
-) -> None:
-    """Compact functions of the angle, as :func:`_triples` does the others."""
-    n_functions = len(table)
-    unit, distance = np.empty((pairs.longest, 3)), np.empty(pairs.longest)
-    flank, slope = np.empty((pairs.longest, n_functions)), np.empty((pairs.longest, n_functions))
-    places, side = np.empty(pairs.longest, np.int64), np.empty(3)
-    bend_j, bend_k = np.empty(3), np.empty(3)
-    reach = table[:, 3].max()
-    for atom in range(low, high):
-        count = 0
-        for p in range(pairs.start[atoms[atom]], pairs.start[atoms[atom] + 1]):
-            r = math.sqrt(pairs.vectors[p, 0] ** 2 + pairs.vectors[p, 1] ** 2 + pairs.vectors[p, 2] ** 2)
-            if r < reach:
-                places[count], distance[count] = p, r
-                unit[count] = pairs.vectors[p] / r
-                for t in range(n_functions):
-                    # sets of functions share few distance ranges, and come sorted by them more often than not
-                    if t and (table[t, 2:4] == table[t - 1, 2:4]).all() and (table[t, 6:8] == table[t - 1, 6:8]).all():
-                        flank[count, t], slope[count, t] = flank[count, t - 1], slope[count, t - 1]
-                    else:
-                        flank[count, t], slope[count, t] = compact_function(
-                            r, table[t, 2], table[t, 3], int(table[t, 6]), table[t, 7] != 0.0
-                        )
-                count += 1
-        out = features[atom, column:]
-        if mode != VJP:
-            out[:] = 0.0
-        for j in range(count):
-            for k in range(j + 1, count):
-                p, q = places[j], places[k]
-                cosine = squared = 0.0
-                for a in range(3):
-                    cosine += unit[j, a] * unit[k, a]
-                    side[a] = pairs.vectors[q, a] - pairs.vectors[p, a]
-                    squared += side[a] * side[a]
-                third = math.sqrt(squared)
-                bent = abs(cosine) < 1.0
-                angle = math.acos(min(max(cosine, -1.0), 1.0))
-                # in line: the bump is flat there and the cosine is stationary
-                per_cosine = -1.0 / math.sqrt(1.0 - cosine * cosine) if bent else 0.0
-                turn = stretch_j = stretch_k = stretch_3 = 0.0
-                for a in range(3):
-                    side[a] /= third
-                    bend_j[a] = (unit[k, a] - cosine * unit[j, a]) / distance[j]  # d cos θ / d vector
-                    bend_k[a] = (unit[j, a] - cosine * unit[k, a]) / distance[k]
-                    if mode == JVP:
-                        stretch_j += unit[j, a] * motion[p, a]
-                        stretch_k += unit[k, a] * motion[q, a]
-                        stretch_3 += side[a] * (motion[q, a] - motion[p, a])
-                        turn += bend_j[a] * motion[p, a] + bend_k[a] * motion[q, a]
-                by_cosine = by_j = by_k = by_3 = 0.0
-                for t in range(n_functions):
-                    f_j, f_k = flank[j, t], flank[k, t]
-                    if f_j == 0.0 or f_k == 0.0 or not table[t, 4] < angle < table[t, 5]:
-                        continue
-                    if mode == VJP and out[t] == 0.0:
-                        continue
-                    weight = _pair_weight(table[t], pairs.neighbour[p], pairs.neighbour[q], atomic_number)
-                    if weight == 0.0:
-                        continue
-                    kind = int(table[t, 6])
-                    f_3, d_3 = 1.0, 0.0
-                    if table[t, 8] != 0.0:
-                        f_3, d_3 = compact_function(third, table[t, 2], table[t, 3], kind, table[t, 7] != 0.0)
-                    bump, by_angle = compact_function(angle, table[t, 4], table[t, 5], kind, False)
-                    value = weight * bump * f_j * f_k * f_3
-                    v_c = weight * by_angle * per_cosine * f_j * f_k * f_3
-                    v_j, v_k = weight * bump * slope[j, t] * f_k * f_3, weight * bump * f_j * slope[k, t] * f_3
-                    v_3 = weight * bump * f_j * f_k * d_3
-                    if mode == VALUES:
-                        out[t] += value
-                    elif mode == VJP:
-                        by_cosine += out[t] * v_c
-                        by_j += out[t] * v_j
-                        by_k += out[t] * v_k
-                        by_3 += out[t] * v_3
-                    else:
-                        out[t] += v_c * turn + v_j * stretch_j + v_k * stretch_k + v_3 * stretch_3
-                if mode == VJP:
-                    for a in range(3):
-                        motion[p, a] += by_j * unit[j, a] + by_cosine * bend_j[a] - by_3 * side[a]
-                        motion[q, a] += by_k * unit[k, a] + by_cosine * bend_k[a] + by_3 * side[a]
-
-
 class _Slopes(NamedTuple):
     """Room for the derivatives of one atom's moments and invariants."""
 
@@ -1197,9 +1101,10 @@ class FeatureKernel:
             own = basis if radius == basis.cutoff else basis._replace(cutoff=radius)
             _share(_triples, len(atoms), mode, atoms, near.pairs, own, table, self._numbers, column, features, motion)
             column += len(table)
-        if len(centre.compact):
+        if len(centre.compact.bump):
+            pairs = near.pairs.start, near.pairs.vectors, near.pairs.neighbour, near.pairs.longest
             tables = centre.compact, self._numbers, column
-            _share(_compact_triples, len(atoms), mode, atoms, near.pairs, *tables, features, motion)
+            _share(compact_triples, len(atoms), mode, atoms, *pairs, *tables, features, motion)
 
 
 def _members(near: Neighbourhood, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
