@@ -20,6 +20,7 @@ EPSILON = 1e-6
 """Least variance, in the scale in which every feature has variance 1, of a direction that counts."""
 
 _FLOAT64 = float(np.finfo(np.float64).eps)
+_NARROW = 32  # features of which float64 costs next to nothing
 _ROWS = 2048  # pieces that stay in the processor's cache; in float32 also the longest sum in that precision
 
 
@@ -37,9 +38,9 @@ class Covariances:
     All moments are sums about a point near the data, which moves with them, so that a large mean or a drift costs no
     digits, and c0t comes from differences x_t+lagtime − x_t, so that of slow motions 1 − λ keeps its digits, too.
     Float64 frames are summed in float64: the order in which they come changes the result by some 1e-15 relative.
-    Float32 frames, which hold 7 digits, are multiplied in float32, 2048 frames at a time, and these sums are added in
-    float64: entries of the covariances are then right to about 1e-7 of √(c_ii c_jj). Give float64 where directions of
-    less than a millionth of the variance matter.
+    Float32 frames of more than 32 features are multiplied in float32, 2048 frames at a time, and these sums are added
+    in float64, which is twice as fast: entries of the covariances are then right to about 1e-7 of √(c_ii c_jj). Give
+    float64 where directions of less than a millionth of the variance matter.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ class Covariances:
         self._weight, self._total, self._square = np.zeros(2), np.zeros((2, 0)), np.zeros((2, 0, 0))
         # with d the second frame less the first: sum of d dᵀ if reversible; if not, of d and, about the origin, of x dᵀ
         self._step, self._cross = np.zeros(0), np.zeros((0, 0))
-        # largest distances from the origin among its first frames, and whether float32 holds their squares
+        # largest distances from the origin among its first frames, and whether to multiply float32 in float32
         self._spread, self._float32 = np.zeros(0), False
 
     def update(self, X: Trajectories, weights: FrameWeights | Callable[[Array], Array] | None = None) -> Covariances:
@@ -182,7 +183,9 @@ class Covariances:
         self._total, self._square = np.zeros((2, n_features)), np.zeros((2, n_features, n_features))
         self._step, self._cross = np.zeros(n_features), np.zeros((n_features, n_features))
         self._spread = np.abs(sample - mean).max(axis=0)
-        self._float32 = bool(np.all((self._spread < 1e12) & ((self._spread > 1e-12) | (self._spread == 0))))
+        # squares must not leave the range of float32
+        fits = bool(np.all((self._spread < 1e12) & ((self._spread > 1e-12) | (self._spread == 0))))
+        self._float32 = fits and n_features > _NARROW
 
     def _is_near(self, frame: Array) -> bool:
         return bool(np.all(np.abs(frame - self._origin) <= 3 * self._spread))

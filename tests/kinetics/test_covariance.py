@@ -22,7 +22,7 @@ class Pieces:
             yield self.arrays[index][start : start + step]
 
 
-def walks(*lengths, n_features=3, seed=0, dtype=np.float64):
+def walks(*lengths, n_features=3, seed=0):
     """Correlated features on different scales."""
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(n_features, n_features)) * 10.0 ** np.arange(n_features)
@@ -31,8 +31,14 @@ def walks(*lengths, n_features=3, seed=0, dtype=np.float64):
         x = rng.normal(size=(n, n_features))
         for t in range(1, n):
             x[t] += 0.9 * x[t - 1]
-        found.append((x @ mixing + rng.normal(size=n_features)).astype(dtype))
+        found.append(x @ mixing + rng.normal(size=n_features))
     return found
+
+
+def wide(*lengths):
+    """Forty float32 features, enough to be multiplied in float32."""
+    mixing = np.random.default_rng(1).normal(size=(3, 40)) * np.geomspace(1e-3, 1e3, 40)
+    return [(x @ (mixing / [[1.0], [10.0], [100.0]])).astype(np.float32) for x in walks(*lengths)]
 
 
 def two_pass(arrays, lagtime, *, reversible, weights=None):
@@ -133,32 +139,45 @@ def test_a_large_mean_costs_no_digits(drift, reversible):
 @pytest.mark.parametrize("reversible", [False, True])
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 def test_float32_is_good_to_its_seven_digits(offset, reversible):
-    arrays = [x + np.float32(offset) for x in walks(60_000, 500, n_features=4, dtype=np.float32)]
+    arrays = [x + np.float32(offset) * x[0] for x in wide(30_000, 500)]
     expected = two_pass(arrays, 10, reversible=reversible)
     found = Covariances(10, reversible=reversible).update(arrays)
     # products of 24 bits each, summed in float32 over 2048 frames
-    assert distance(found, expected) < 3e-7
+    assert 1e-12 < distance(found, expected) < 3e-7
     assert found.resolution == pytest.approx(1.2e-7, rel=0.01)
-    wide = Covariances(10, reversible=reversible).update([x.astype(float) for x in arrays])
-    assert distance(wide, expected) < 1e-12
+    doubles = Covariances(10, reversible=reversible).update([x.astype(float) for x in arrays])
+    assert distance(doubles, expected) < 1e-12
+
+
+@pytest.mark.parametrize("reversible", [False, True])
+def test_a_few_features_are_multiplied_in_float64(reversible):
+    arrays = [x[:, 4:36] for x in wide(5000, 500)]
+    expected = two_pass(arrays, 10, reversible=reversible)
+    assert distance(Covariances(10, reversible=reversible).update(arrays), expected) < 1e-12
 
 
 def test_float32_with_squares_that_it_cannot_hold():
-    x = walks(3000, n_features=2, dtype=np.float32)[0] / 100
+    x = wide(3000)[0][:, :33] / 1000
     for scale in (1e-22, 1e22):
         scaled = x * np.float32(scale)
-        expected = two_pass([scaled.astype(float) / scale], 1, reversible=False)
         found = Covariances(1).update(scaled)
-        np.testing.assert_allclose(found.c00 / scale**2, expected[2].astype(float), rtol=1e-12)
+        expected = two_pass([scaled.astype(float) / scale], 1, reversible=False)[2].astype(float)
+        size = np.sqrt(np.diag(expected))
+        np.testing.assert_allclose(
+            found.c00 / scale**2 / size / size[:, None], expected / size / size[:, None], atol=1e-12
+        )
+    x[777, 0] = 1e25
+    with pytest.raises(ValueError, match="float32 can hold"):
+        Covariances(1).update(np.tile(x, (3, 1)))
 
 
 def test_slow_motions_keep_their_digits():
     """1 − λ of a motion of 100,000 frames, in float32."""
-    x = np.sin(2 * np.pi * np.arange(100_000) / 1e5)[:, None].astype(np.float32)
-    found = Covariances(1, reversible=True).update(x)
-    c = two_pass([x], 1, reversible=True)
+    x = np.sin(2 * np.pi * np.arange(100_000) / 1e5).astype(np.float32)
+    found = Covariances(1, reversible=True).update(np.repeat(x[:, None], 33, axis=1))
+    c = two_pass([x[:, None]], 1, reversible=True)
     exact = float(c[2][0, 0] - c[3][0, 0])
-    assert found.dirichlet[0, 0] == pytest.approx(exact, rel=1e-6)
+    np.testing.assert_allclose(found.dirichlet, exact, rtol=1e-6)
     # as a difference of two float32 sums it would be rounding
     y = x - x.mean()
     plain = float((y[:-1] ** 2).sum() / 2 + (y[1:] ** 2).sum() / 2 - (y[:-1] * y[1:]).sum()) / (len(x) - 1)
@@ -238,7 +257,7 @@ def test_a_constant_feature_does_not_begin_to_vary():
 
 
 def test_same_bits_every_time():
-    x = walks(5000, dtype=np.float32)[0]
+    x = wide(5000)[0]
     first, second = (Covariances(3).update(x) for _ in range(2))
     for name in ("mean_0", "mean_t", "c00", "c0t", "ctt"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
@@ -299,13 +318,6 @@ def test_nothing_of_a_refused_update_stays():
 def test_what_cannot_be_added(X, weights, message):
     with pytest.raises(ValueError, match=message):
         Covariances(5).update(X, weights)
-
-
-def test_a_later_number_that_float32_cannot_square():
-    x = walks(50_000, dtype=np.float32)[0]
-    x[777, 0] = 1e25
-    with pytest.raises(ValueError, match="float32 can hold"):
-        Covariances(1).update(x)
 
 
 @pytest.mark.parametrize("lagtime", [-1, 1.0, True, None])
