@@ -16,6 +16,9 @@ from molml.kinetics.data import (
     TimeLaggedDataset,
     TrajectoryFiles,
     as_list,
+    check_lagtime,
+    check_lengths,
+    is_several,
     lagged_blocks,
     remaining_blocks,
     time_blocks,
@@ -441,3 +444,105 @@ def test_featurizers_that_lose_frames_are_caught(source):
     broken = TrajectoryFiles(source.files, Short(), topology=source.topology)
     with pytest.raises(ValueError, match=r"features must give an array of shape \(300, 1\) for 300 frames, got \(299"):
         broken.load()
+
+
+# trajectories and pairs, piece by piece
+
+
+class Pieces:
+    """Arrays as a streamed source that gives pieces of five frames; `claimed` lengths may be wrong."""
+
+    def __init__(self, arrays, claimed=None):
+        self.arrays, self.n_features = arrays, arrays[0].shape[1] if arrays else 2
+        self.lengths = [len(x) for x in arrays] if claimed is None else claimed
+
+    def blocks(self, index, n_frames):
+        for start in range(0, len(self.arrays[index]), 5):
+            yield self.arrays[index][start : start + 5]
+
+
+def test_arrays_are_not_copied_and_streams_stay_streams():
+    x, y = numbered(5, 9)
+    assert as_list(x)[0] is x and as_list([x, y])[1] is y and as_list((x, y))[0] is x
+    assert as_list(x.astype(np.float32))[0].dtype == np.float32
+    stream = Pieces([x])
+    assert as_list(stream) is stream
+    assert as_list([[1, 2], [3, 4]])[0].dtype == np.float64
+    assert as_list(np.arange(6).reshape(3, 2))[0].shape == (3, 2)
+    assert [is_several(v) for v in (x, [x], (x, y), stream, [[1.0, 2.0]], [])] == [
+        False,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([], "at least one trajectory, got an empty list"),
+        (Pieces([]), "at least one trajectory, got none"),
+        ([np.ones(5), np.ones(5)], r"arrays \(n_frames, n_features\), got one of shape \(5,\); x.reshape"),
+        (np.ones(5), "Reshape your data"),
+        (np.ones((2, 3, 4)), "dim 3"),
+        (np.ones((0, 3)), "0 sample"),
+        (np.ones((5, 3)) * 1j, "Complex data"),
+        ([np.ones((5, 3)), np.ones((5, 2))], r"the same features, got widths \[2, 3\]"),
+        (np.ones((5, 3)), "has 3 features, but it is expecting 2 features"),
+        (Pieces([np.ones((5, 3))]), "has 3 features, but it is expecting 2 features"),
+    ],
+)
+def test_what_are_no_trajectories(X, message):
+    with pytest.raises(ValueError, match=message):
+        as_list(X, n_features=2)
+
+
+@pytest.mark.parametrize("lagtime", [0, 1, 4])
+def test_pairs_of_pieces(monkeypatch, lagtime):
+    monkeypatch.setattr("molml.kinetics.data._block_length", lambda *_: 3)
+    arrays = numbered(5, 9, 30)
+    for source in (arrays, Pieces(arrays)):
+        pieces = list(lagged_blocks(source, lagtime))
+        x, y = (np.concatenate([piece[i] for piece in pieces]) for i in (2, 3))
+        np.testing.assert_array_equal(x, np.concatenate([a[: len(a) - lagtime] for a in arrays]))
+        np.testing.assert_array_equal(y, x + [0, lagtime])
+        assert all((piece[0] == piece[2][:, 0]).all() and piece[1] == piece[2][0, 1] for piece in pieces)
+        assert len(pieces) > 8
+    assert np.shares_memory(next(lagged_blocks(arrays, lagtime))[3], arrays[0])
+
+
+@pytest.mark.parametrize("frame", [0, 3, 28, 29])
+def test_numbers_that_are_not_finite_are_found_wherever_they_are(frame):
+    arrays = numbered(9, 30)
+    arrays[1][frame, 0] = np.inf
+    for source in (arrays, Pieces(arrays)):
+        with pytest.raises(ValueError, match=f"got inf .* in trajectory 1, frame {frame}, feature 0"):
+            list(lagged_blocks(source, 4))
+
+
+def test_large_numbers_are_finite():
+    x = np.full((20, 2), 3e38, np.float32)
+    assert len(next(lagged_blocks([x], 1))[2]) == 19
+
+
+def test_streams_that_do_not_keep_their_word():
+    arrays = numbered(9, 30)
+    for claimed, found in ([9, 31], 30), ([9, 29], 30):
+        with pytest.raises(ValueError, match=f"got {found} of the {claimed[1]} frames of trajectory 1"):
+            list(lagged_blocks(Pieces(arrays, claimed), 2))
+    narrow = Pieces([arrays[0], arrays[1][:, :1]])
+    with pytest.raises(ValueError, match="pieces of 2 features"):
+        list(lagged_blocks(narrow, 2))
+
+
+def test_lag_times_that_do_not_fit():
+    for bad in (-1, 1.0, True, "1"):
+        with pytest.raises(ValueError, match="lagtime must be a whole number of frames, at least 0"):
+            check_lengths([5], bad)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        check_lagtime(0, least=1)
+    with pytest.raises(ValueError, match=r"lagtime=5 and a trajectory of n_samples=5 frames \(X\[1\]\)"):
+        check_lengths([9, 5, 6], 5)
+    check_lengths([9, 5, 6], np.int64(4))
