@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from molml.kinetics.alignment import align
+    from molml.kinetics.autoencoders import Autoencoder, TimeLaggedAutoencoder, VariationalTimeLaggedAutoencoder
     from molml.kinetics.biasing import openmm_force, plumed_input
     from molml.kinetics.clustering import GaussianMixture, KMeans
     from molml.kinetics.comparison import Comparison, compare
@@ -26,13 +27,7 @@ if TYPE_CHECKING:
     from molml.kinetics.linear import PCA, TICA, VAMP
     from molml.kinetics.markov import BayesianMarkovStateModel, MarkovStateModel
     from molml.kinetics.mixture import GaussianMixtureVAE
-    from molml.kinetics.model import (
-        Autoencoder,
-        ReversibleVAMPNet,
-        TimeLaggedAutoencoder,
-        VAMPNet,
-        VariationalTimeLaggedAutoencoder,
-    )
+    from molml.kinetics.vampnets import ReversibleVAMPNet, VAMPNet
 
 _HOMES = {
     "TrajectoryFiles": "data",
@@ -50,11 +45,11 @@ _HOMES = {
     "PCA": "linear",
     "TICA": "linear",
     "VAMP": "linear",
-    "Autoencoder": "model",
-    "TimeLaggedAutoencoder": "model",
-    "VariationalTimeLaggedAutoencoder": "model",
-    "VAMPNet": "model",
-    "ReversibleVAMPNet": "model",
+    "Autoencoder": "autoencoders",
+    "TimeLaggedAutoencoder": "autoencoders",
+    "VariationalTimeLaggedAutoencoder": "autoencoders",
+    "VAMPNet": "vampnets",
+    "ReversibleVAMPNet": "vampnets",
     "GaussianMixtureVAE": "mixture",
     "KMeans": "clustering",
     "GaussianMixture": "clustering",

@@ -19,6 +19,7 @@ from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from molml.kinetics.autoencoders import Autoencoder, TimeLaggedAutoencoder, VariationalTimeLaggedAutoencoder
 from molml.kinetics.data import (
     Array,
     Segment,
@@ -33,14 +34,8 @@ from molml.kinetics.discretisation import N_CELLS, Markov, cells_of, finite, mar
 from molml.kinetics.linear import PCA, TICA, VAMP
 from molml.kinetics.markov import MarkovStateModel
 from molml.kinetics.metrics import canonical_correlations, vamp_score
-from molml.kinetics.model import (
-    Autoencoder,
-    ReversibleVAMPNet,
-    TimeLaggedAutoencoder,
-    VAMPNet,
-    VariationalTimeLaggedAutoencoder,
-)
 from molml.kinetics.pcca import pcca
+from molml.kinetics.vampnets import ReversibleVAMPNet, VAMPNet
 
 __all__ = ["METHODS", "Comparison", "Coordinate", "Reference", "compare"]
 
