@@ -36,6 +36,7 @@ from molml.energy.model import (
 )
 from molml.energy.selection import automatic_functions
 from molml.io import load_container, save_container
+from molml.nn import MLP
 from molml.training import Trainer, cosine, processes
 
 # isolated molecules have few neighbours, all near, and need fine angular detail: a short cutoff and many functions
@@ -77,6 +78,7 @@ class _Options(NamedTuple):
     epochs: int | None
     n_functions: int
     hidden: tuple[int, ...]
+    activation: str
     memory: float
     derivatives: Literal["auto", "keep", "compute"]
     seed: int
@@ -97,6 +99,7 @@ def fit(
     functions: SymmetryFunctions | None = None,
     n_functions: int | None = None,
     hidden: tuple[int, ...] = HIDDEN,
+    activation: str = "silu",
     memory: float = 4.0,
     derivatives: Literal["auto", "keep", "compute"] = "auto",
     seed: int = 0,
@@ -130,6 +133,9 @@ def fit(
         up to 300, or up to 1,000 if no structure is periodic, and up to 3,000 for all elements together.
     hidden : tuple of int
         Widths of the networks' hidden layers.
+    activation : str
+        As in :class:`molml.energy.BehlerParrinello`. With "softplus", and functions that n2p2 has, the potential can be
+        written for n2p2 (:func:`molml.energy.n2p2.write_n2p2`), which has no "silu".
     memory : float, GB
         How much is kept of what training reads of the structures in every epoch: first moments and functions, then, as
         far as there is room, derivatives. The rest is computed anew every time.
@@ -164,6 +170,7 @@ def fit(
         raise ValueError(f"memory must be zero or more GB, got {memory:g}")
     if derivatives not in ("auto", "keep", "compute"):
         raise ValueError(f"derivatives must be 'auto', 'keep' or 'compute', got {derivatives!r}")
+    MLP(1, hidden, 1, activation=activation)  # what it refuses is refused before the long work
     if members > 1 and len(train) < 10:
         raise ValueError(f"a committee needs at least 10 training structures, got {len(train)}; use members=1")
     if functions is not None and sorted(functions.elements) != sorted(set(functions.elements) | set(train.elements)):
@@ -187,12 +194,24 @@ def fit(
         "functions": None if functions is None else functions.config,
         "n_functions": n_functions,
         "hidden": list(hidden),
+        "activation": activation,
         "cutoff": cutoff,
         "seed": seed,
     }
     folder = None if directory is None else Path(directory)
     options = _Options(
-        members, epochs, n_functions, tuple(hidden), memory, derivatives, seed, config, folder, resume, progress
+        members,
+        epochs,
+        n_functions,
+        tuple(hidden),
+        activation,
+        memory,
+        derivatives,
+        seed,
+        config,
+        folder,
+        resume,
+        progress,
     )
     start = _prepare(train, functions, options)
     metadata = {
@@ -341,6 +360,7 @@ def _train(
         start.statistics,
         cast(Tensor, base.reference).tolist(),
         hidden=options.hidden,
+        activation=options.activation,
         linear=[c.detach() for c in base.coefficients],
         energy_scale=max(start.rmse["forces"] or start.rmse["energy"], 1e-3),
         seed=seed + member,

@@ -82,6 +82,14 @@ def test_cross_validated_errors_are_like_true_ones(data: StructureDataset, emt_c
     assert ((0.2 < ratio) & (ratio < 5)).all()
 
 
+def test_activation(data: StructureDataset) -> None:
+    potential = fit(data, epochs=1, activation="softplus", **SMALL)
+    assert potential.activation == "softplus"
+    for name in ("swish", "tanh tanh"):  # one hidden layer
+        with pytest.raises(ValueError, match="activation must"):
+            fit(data, activation=name, **SMALL)
+
+
 def test_network(data: StructureDataset, tmp_path) -> None:
     potential = fit(data, epochs=5, directory=tmp_path, **SMALL)
     assert isinstance(potential, BehlerParrinello)
@@ -164,6 +172,7 @@ def test_resuming_a_finished_fit_changes_nothing(data: StructureDataset, tmp_pat
     [
         ({"n_functions": 19}, "n_functions was 20 and is 19"),
         ({"hidden": (9,)}, r"hidden was \[8\] and is \[9\]"),
+        ({"activation": "tanh"}, "activation was 'silu' and is 'tanh'"),
         ({"seed": 5}, "seed was 0 and is 5"),
         ({"members": 2}, "members was 1 and is 2"),
         ({"model": "network"}, "model was 'linear' and is 'network'"),

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import molml
-from molml.energy import BehlerParrinello, Committee, LinearPotential, evaluate, read_structures
+from molml.energy import BehlerParrinello, Committee, LinearPotential, evaluate, fit, read_structures
 from molml.energy.data import StructureDataset, atoms_to_structures
 from molml.energy.features import (
     G1,
@@ -797,6 +797,23 @@ def test_functions_that_never_varied_are_left_out(tmp_path: Path) -> None:
     linear = LinearPotential(functions, random_linear(functions), [0.0, 0.0], statistics)
     written(linear, tmp_path)
     assert (tmp_path / "input.nn").read_text().count("symfunction_short") == 2 * 12
+
+
+def test_a_fitted_network_is_written(emt_crystals, tmp_path: Path) -> None:
+    functions = [G2("Cu", 1.0, r_s) for r_s in (2.0, 2.5, 3.0)] + [G4(("Cu", "Cu"), 0.02, 2, x) for x in (-1, 1)]
+    potential = fit(
+        StructureDataset(emt_crystals(12)),
+        functions=SymmetryFunctions({"Cu": functions}, cutoff=4.5, cutoff_function="cosine"),
+        hidden=(6, 5),
+        activation="softplus",
+        epochs=2,
+        progress=False,
+    )
+    write_n2p2(potential, tmp_path)
+    atoms = Atoms("Cu6", cluster(3, n=6).positions * 2.2)
+    energy = energy_of(potential, atoms)
+    assert energy_by_hand(tmp_path, atoms) == pytest.approx(energy, rel=1e-12)
+    assert energy_of(read_n2p2(tmp_path), atoms) == pytest.approx(energy, rel=1e-12)
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
