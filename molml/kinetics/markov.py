@@ -191,8 +191,8 @@ class MarkovStateModel(BaseEstimator):
     def eigenvectors_right(self, n: int | None = None) -> Array:
         """Right eigenvectors as columns, (n_active, n), in the order of `eigenvalues`.
 
-        Products with `eigenvectors_left` are 0 or 1. Of a reversible model Σ_i π_i ψ_i² = 1 and the largest entry is
-        positive; the first is 1 in every state.
+        Products with `eigenvectors_left` are 0 or 1; the first is 1 in every state. Of a reversible model the mean of
+        ψ² is 1, and its entry of largest modulus is positive.
 
         Parameters
         ----------
@@ -237,18 +237,22 @@ class MarkovStateModel(BaseEstimator):
             # the start is random, since the known first vector would not leave its own space
             start = np.random.default_rng(0).normal(size=n_active)
             values, modes = eigsh((symmetric + symmetric.T) / 2, n, sigma=_SHIFT, which="LM", v0=start)
+            order = np.argsort(values)[-2::-1]
+            values, modes = values[order], modes[:, order]
+        elif n > 1:
+            symmetric = root[:, None] * _full(self.transition_matrix_) / root
+            # the known first one is moved below all others, so that it cannot mix with a second that is nearly 1
+            symmetric = (symmetric + symmetric.T) / 2 - 3 * np.outer(root, root)
+            values, modes = linalg.eigh(symmetric, subset_by_index=[n_active - n + 1, n_active - 1], check_finite=False)
+            values, modes = values[::-1], modes[:, ::-1]
         else:
-            matrix = _full(self.transition_matrix_)
-            symmetric = root[:, None] * matrix / root
-            values, modes = linalg.eigh(
-                (symmetric + symmetric.T) / 2, subset_by_index=[n_active - n, n_active - 1], check_finite=False
-            )
-        order = np.argsort(values)[::-1]
-        values, right = values[order], modes[:, order] / root[:, None]
-        right *= np.sign(right[np.abs(right).argmax(axis=0), np.arange(n)])
-        # exact, where the solver is within rounding
-        values[0], right[:, 0] = 1.0, 1.0
-        return values, right, (right * self.stationary_distribution_[:, None]).T
+            values, modes = np.empty(0), np.empty((n_active, 0))
+        right = modes / root[:, None]
+        # of entries that are equal but for rounding the first decides the sign, on every machine
+        largest = np.argmax(np.abs(right) >= np.abs(right).max(axis=0) * (1 - 1e-6), axis=0)
+        right *= np.sign(right[largest, np.arange(n - 1)])
+        right = np.concatenate([np.ones((n_active, 1)), right], axis=1)
+        return np.append(1.0, values), right, (right * self.stationary_distribution_[:, None]).T
 
     def _general_spectrum(self, n: int, vectors: bool) -> tuple[Array, Array, Array]:
         n_active = len(self.active_states_)

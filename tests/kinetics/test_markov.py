@@ -294,6 +294,17 @@ def test_eigenvectors_of_reversible_models_have_length_one_and_a_sign(dtrajs):
     assert (right[np.abs(right).argmax(axis=0), np.arange(5)] > 0).all()
 
 
+def test_second_process_that_hardly_decays_is_not_mixed_with_the_first():
+    # two pairs of states, connected once in 10^11
+    block = np.array([[60.0, 40.0], [40.0, 60.0]])
+    counts = np.kron(np.eye(2), block) + 1e-9 * np.eye(4)[[2, 3, 0, 1]]
+    model = MarkovStateModel().fit_counts(counts)
+    second = model.eigenvectors_right()[:, 1]
+    np.testing.assert_allclose(second * np.sign(second[0]), [1, 1, -1, -1], atol=1e-5)
+    assert model.timescales()[0] == pytest.approx(5e10, rel=1e-3)
+    np.testing.assert_allclose(model.timescales()[1:], -1 / np.log(0.2), rtol=1e-6)
+
+
 def test_sparse_spectrum_of_a_slow_chain():
     n = 300
     counts = sum(np.diag(np.full(n - abs(k), 1000.0), k) for k in (-1, 0, 1))
