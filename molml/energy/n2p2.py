@@ -667,10 +667,10 @@ def write_n2p2(
     element, in place of what it has under these names. Energies of the written potential are those of the given one up
     to rounding.
 
-    Can be written: functions G1, G2, G4, G5, Compact and CompactAngle, without fractional exceptions; linear
-    potentials; networks of which all elements have the same depth and activations, among identity, tanh, logistic,
-    softplus, relu, gaussian, cosine, reverse_logistic, exponential and square. A linear part beside the networks can be
-    written if all activations are softplus, relu or identity, which carry it through.
+    Can be written: functions G1, G2, G4, G5, Compact and CompactAngle; linear potentials; networks of which all
+    elements have the same depth and activations, among identity, tanh, logistic, softplus, relu, gaussian, cosine,
+    reverse_logistic, exponential and square. A linear part beside the networks, as :func:`molml.energy.fit` gives it,
+    needs softplus, relu or identity, which carry it through: fit with ``activation="softplus"``.
 
     Parameters
     ----------
@@ -686,6 +686,16 @@ def write_n2p2(
         For what n2p2 has no counterpart of, by name.
     TypeError
         For a committee: write its members, each to its own folder.
+
+    Examples
+    --------
+    >>> from molml.energy import SymmetryFunctions, fit
+    >>> from molml.energy.features import G2, G4
+    >>> radial = [G2("Si", 0.5, r_s) for r_s in (0.0, 2.4, 3.8)]
+    >>> angular = [G4(("Si", "Si"), 0.03, zeta, lambda_) for zeta in (1, 4) for lambda_ in (-1, 1)]
+    >>> functions = SymmetryFunctions({"Si": radial + angular}, cutoff=5.0, cutoff_function="cosine")
+    >>> potential = fit(train, functions=functions, activation="softplus")  # doctest: +SKIP
+    >>> write_n2p2(potential, "hdnnp-data")  # doctest: +SKIP
     """
     eV = unit_value("energy_unit", energy_unit, ENERGY_UNITS)
     angstrom = unit_value("length_unit", length_unit, LENGTH_UNITS)
