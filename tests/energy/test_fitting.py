@@ -73,6 +73,40 @@ def test_linear(data: StructureDataset) -> None:
     json.dumps(potential.metadata)
 
 
+@pytest.fixture(scope="module")
+def odd(emt_crystals) -> StructureDataset:
+    """Crystals, in one of which two forces were pushed apart: no potential of few functions can follow them."""
+    frames = emt_crystals(60)
+    forces = frames[7].get_forces()
+    forces[:2, 0] += [2.0, -2.0]
+    energy, stress = frames[7].get_potential_energy(), frames[7].get_stress()
+    frames[7].calc = SinglePointCalculator(frames[7], energy=energy, forces=forces, stress=stress)
+    return StructureDataset(frames, cutoff=4.5)
+
+
+def worst(potential: Potential, data: StructureDataset) -> float:
+    """Largest error of a force component in units of their root mean square."""
+    batch = collate([data[i] for i in range(len(data))])
+    error = potential.predict(batch).forces - batch.forces
+    return float(error.abs().max() / error.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("options", [{}, {"members": 2}])
+def test_no_force_of_the_training_structures_is_far_off(odd: StructureDataset, options: dict) -> None:
+    assert worst(fit(odd, model="linear", **options, **SMALL), odd) < 9.0
+
+
+def test_without_the_limit_a_force_is_far_off(odd: StructureDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    unlimited = "molml.energy.fitting.limit_force_errors"
+    monkeypatch.setattr(unlimited, lambda kernel, data, equations, solution: solution.coefficients)
+    assert worst(fit(odd, model="linear", **SMALL), odd) > 12.0
+
+
+def test_a_network_keeps_to_the_limit(odd: StructureDataset) -> None:
+    valid = odd.subset(range(50, 60))
+    assert worst(fit(odd, valid, epochs=10, **SMALL), odd) < 10.0
+
+
 def test_cross_validated_errors_are_like_true_ones(data: StructureDataset, emt_crystals) -> None:
     potential = fit(data, model="linear", **SMALL)
     test = StructureDataset(emt_crystals(37), cutoff=4.5)  # other rattles of the same amplitudes

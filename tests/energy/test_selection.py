@@ -10,7 +10,7 @@ from ase.data import chemical_symbols
 from molml.energy import StructureDataset, automatic_functions, selection
 from molml.energy.data import collate
 from molml.energy.features import ANY, G2, FourBody, SymmetryFunctions, ThreeBody
-from molml.energy.selection import COUPLINGS, candidates, shells, shortest_distance
+from molml.energy.selection import COUPLINGS, candidates, shells, shortest_distance, walls
 
 CUTOFF = 4.0
 
@@ -40,6 +40,16 @@ def test_shells_cover_the_range() -> None:
     middle = (r_s[1:] + r_s[:-1]) / 2
     assert (np.exp(-eta[:-1] * (middle - r_s[:-1]) ** 2) > 0.5).all()
     assert shells(1, 1.0, 5.0) == [(0.08, 3.0)]
+
+
+def test_walls_rise_towards_the_atom() -> None:
+    for eta, r_s in walls(6, 1.8):
+        assert r_s == 0.0
+        assert 1.0 - 1e-5 < 2.0 * eta * 1.8 < 8.0 + 1e-5  # - d ln(wall) / dr at 1.8 Å
+    assert len(set(walls(6, 1.8))) == 6
+    # a control: of the shells, the nearest falls off again
+    eta, r_s = shells(14, 1.8, 5.5)[0]
+    assert np.exp(-eta * (1.2 - r_s) ** 2) < np.exp(-eta * (1.8 - r_s) ** 2)
 
 
 @pytest.mark.parametrize("elements", [[14], [1, 8], [1, 6, 8], [1, 6, 7, 8, 16]])
