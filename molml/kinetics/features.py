@@ -380,9 +380,10 @@ class _Superposition:
         return function(chosen, reference, weights)
 
     def _check_whole(self, xyz: Array, cells: Array, scale: float) -> None:
-        groups = [np.array([i]) for i in range(self.n_atoms)]
-        direct = geometry.distances(xyz, groups, self.bonds, None, scale)
-        nearest = geometry.distances(xyz, groups, self.bonds, cells, scale)
+        atoms, numbers = np.unique(self.bonds, return_inverse=True)
+        groups, pairs = list(atoms[:, None]), numbers.reshape(self.bonds.shape)
+        direct = geometry.distances(xyz, groups, pairs, None, scale)
+        nearest = geometry.distances(xyz, groups, pairs, cells, scale)
         # half a rounding of an XTC file apart is the same image
         broken = np.argwhere(direct > nearest + 0.05)
         if len(broken):
@@ -417,6 +418,15 @@ class Distances:
     ------
     TypeError, ValueError
         If the selection finds fewer than two atoms, or the pairs are not such.
+
+    Examples
+    --------
+    >>> topology = mdtraj.Topology()
+    >>> residue = topology.add_residue("LIG", topology.add_chain(), resSeq=1)
+    >>> atoms = [topology.add_atom(name, mdtraj.element.carbon, residue) for name in ("C1", "C2")]
+    >>> feature = Distances(topology)
+    >>> feature.names, feature(np.array([[[0.0, 0.0, 0.0], [3.0, 4.0, 0.0]]])).tolist()
+    (['distance LIG1-C1 LIG1-C2'], [[5.0]])
     """
 
     def __init__(

@@ -301,6 +301,7 @@ def _torsions(positions, atoms, quadruplets, boxes, kind, cossin, values):  # ty
 @_jit
 def _load(positions, atoms, boxes, kind, first, n, x, box):  # type: ignore[no-untyped-def]
     """Atoms and cells of a block of frames; the last frame is repeated to fill it."""
+    reduced = np.empty((3, 3))
     for f in range(_BLOCK):
         frame = first + min(f, n - 1)
         for i in range(len(atoms)):
@@ -310,9 +311,13 @@ def _load(positions, atoms, boxes, kind, first, n, x, box):  # type: ignore[no-u
             for c in range(3):
                 box[c, c, f] = boxes[frame, c, c]
         elif kind == _TRICLINIC:
-            reduced = boxes[frame].copy()
+            for r in range(3):
+                for c in range(3):
+                    reduced[r, c] = boxes[frame, r, c]
             _reduce(reduced)
-            box[:, :, f] = reduced
+            for r in range(3):
+                for c in range(3):
+                    box[r, c, f] = reduced[r, c]
 
 
 @_jit
@@ -327,36 +332,36 @@ def _difference(x, i, j, box, kind, v):  # type: ignore[no-untyped-def]
                 v[c, f] -= box[c, c, f] * np.floor(v[c, f] / box[c, c, f] + 0.5)
     elif kind == _TRICLINIC:
         for f in range(_BLOCK):
-            v[0, f], v[1, f], v[2, f] = _nearest(v[0, f], v[1, f], v[2, f], box[:, :, f])
+            _nearest(v, box, f)
 
 
 @_jit
-def _nearest(x, y, z, box):  # type: ignore[no-untyped-def]
-    """Shortest of a vector's periodic images; the rows of the box are reduced."""
-    a, b, c = box[0], box[1], box[2]
-    bc0, bc1, bc2 = b[1] * c[2] - b[2] * c[1], b[2] * c[0] - b[0] * c[2], b[0] * c[1] - b[1] * c[0]
-    ca0, ca1, ca2 = c[1] * a[2] - c[2] * a[1], c[2] * a[0] - c[0] * a[2], c[0] * a[1] - c[1] * a[0]
-    ab0, ab1, ab2 = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-    volume = a[0] * bc0 + a[1] * bc1 + a[2] * bc2
-    i = np.floor((x * bc0 + y * bc1 + z * bc2) / volume + 0.5)
-    j = np.floor((x * ca0 + y * ca1 + z * ca2) / volume + 0.5)
-    k = np.floor((x * ab0 + y * ab1 + z * ab2) / volume + 0.5)
-    x -= i * a[0] + j * b[0] + k * c[0]
-    y -= i * a[1] + j * b[1] + k * c[1]
-    z -= i * a[2] + j * b[2] + k * c[2]
-    best = x * x + y * y + z * z
-    bx, by, bz = x, y, z
+def _nearest(v, box, f):  # type: ignore[no-untyped-def]
+    """Replace the vector of a frame by the shortest of its periodic images; the rows of the box are reduced."""
+    a0, a1, a2 = box[0, 0, f], box[0, 1, f], box[0, 2, f]
+    b0, b1, b2 = box[1, 0, f], box[1, 1, f], box[1, 2, f]
+    c0, c1, c2 = box[2, 0, f], box[2, 1, f], box[2, 2, f]
+    x, y, z = v[0, f], v[1, f], v[2, f]
+    p0, p1, p2 = b1 * c2 - b2 * c1, b2 * c0 - b0 * c2, b0 * c1 - b1 * c0
+    q0, q1, q2 = c1 * a2 - c2 * a1, c2 * a0 - c0 * a2, c0 * a1 - c1 * a0
+    r0, r1, r2 = a1 * b2 - a2 * b1, a2 * b0 - a0 * b2, a0 * b1 - a1 * b0
+    volume = a0 * p0 + a1 * p1 + a2 * p2
+    i = np.floor((x * p0 + y * p1 + z * p2) / volume + 0.5)
+    j = np.floor((x * q0 + y * q1 + z * q2) / volume + 0.5)
+    k = np.floor((x * r0 + y * r1 + z * r2) / volume + 0.5)
+    x -= i * a0 + j * b0 + k * c0
+    y -= i * a1 + j * b1 + k * c1
+    z -= i * a2 + j * b2 + k * c2
+    best = np.inf
     # of a reduced lattice the nearest image is at most one step from the rounded one
-    for i in range(-1, 2):
-        for j in range(-1, 2):
-            for k in range(-1, 2):
-                px = x + i * a[0] + j * b[0] + k * c[0]
-                py = y + i * a[1] + j * b[1] + k * c[1]
-                pz = z + i * a[2] + j * b[2] + k * c[2]
-                square = px * px + py * py + pz * pz
-                if square < best:
-                    best, bx, by, bz = square, px, py, pz
-    return bx, by, bz
+    for step in range(27):
+        i, j, k = step // 9 - 1.0, step // 3 % 3 - 1.0, step % 3 - 1.0
+        d, e, g = x + i * a0 + j * b0 + k * c0, y + i * a1 + j * b1 + k * c1, z + i * a2 + j * b2 + k * c2
+        square = d * d + e * e + g * g
+        # NaN is taken, too: it must not get lost
+        if not square >= best:
+            best = square
+            v[0, f], v[1, f], v[2, f] = d, e, g
 
 
 @_jit
@@ -367,15 +372,15 @@ def _reduce(box):  # type: ignore[no-untyped-def]
         shorter = False
         for r in range(3):
             s, t = (r + 1) % 3, (r + 2) % 3
-            length = (box[r] ** 2).sum()
             for i in range(-1, 2):
                 for j in range(-1, 2):
-                    candidate = box[r] + i * box[s] + j * box[t]
-                    square = (candidate**2).sum()
+                    x = box[r, 0] + i * box[s, 0] + j * box[t, 0]
+                    y = box[r, 1] + i * box[s, 1] + j * box[t, 1]
+                    z = box[r, 2] + i * box[s, 2] + j * box[t, 2]
+                    length = box[r, 0] ** 2 + box[r, 1] ** 2 + box[r, 2] ** 2
                     # by more than rounding, so that it ends
-                    if square < length * (1.0 - 1e-12):
-                        box[r] = candidate
-                        length = square
+                    if x * x + y * y + z * z < length * (1.0 - 1e-12):
+                        box[r, 0], box[r, 1], box[r, 2] = x, y, z
                         shorter = True
 
 

@@ -15,6 +15,7 @@ from molml.kinetics import reading
 from molml.kinetics.reading import (
     SUFFIXES,
     TrajectoryFile,
+    first_frame,
     inspect_file,
     load_topology,
     parse_lag,
@@ -117,6 +118,15 @@ def test_pieces_of_many_atoms_are_small(tmp_path, topology, monkeypatch):
     assert [len(p.xyz) for p in read_frames(file, 0, 23, n_frames=100)] == [4] * 5 + [3]
     assert [len(p.xyz) for p in read_frames(file, 0, 23, n_frames=100, stride=2)] == [2] * 6
     assert [len(p.xyz) for p in read_frames(file, 0, 23, n_frames=100, stride=9)] == [1] * 3
+
+
+def test_the_first_frame(tmp_path, topology):
+    path = tmp_path / "a.xtc"
+    trajectory = saved(path)
+    frame = first_frame(path, topology)
+    assert frame.topology is topology and len(frame) == 1 and frame.time == [10]
+    np.testing.assert_allclose(frame.xyz, trajectory.xyz[:1], rtol=0, atol=5.1e-4)
+    np.testing.assert_allclose(frame.unitcell_lengths, trajectory.unitcell_lengths[:1], rtol=0, atol=1e-5)
 
 
 def test_two_files_can_be_read_in_turns(tmp_path, topology):
@@ -308,6 +318,18 @@ def outcome(path: Path, topology: mdtraj.Topology) -> str:
         return "refused" if str(path) in str(error) else f"a message without name: {error}"
 
 
+def between_frames(trajectory: mdtraj.Trajectory, path: Path, data: bytes) -> set[int]:
+    """Lengths of files that are those of shorter simulations."""
+    if path.name.endswith(".pdb"):
+        # also within the word MODEL, and after the last model
+        return {n for n in range(len(data)) if data[:n].count(b"MODEL") == data[:n].count(b"ENDMDL") > 0}
+    lengths = set()
+    for k in range(1, len(trajectory)):
+        trajectory[:k].save(str(path))
+        lengths.add(path.stat().st_size)
+    return lengths
+
+
 def damaged(path: Path, topology: mdtraj.Topology, n: int, suffix: str) -> tuple[set[str], set[str]]:
     """Outcomes of one-bit flips, and of cuts that are not between two frames."""
     trajectory = saved(path, 9)
@@ -320,12 +342,7 @@ def damaged(path: Path, topology: mdtraj.Topology, n: int, suffix: str) -> tuple
         flipped[place // 8] ^= 1 << (place % 8)
         bad.write_bytes(flipped)
         flips.add(outcome(bad, topology))
-    between = {0}
-    for k in range(1, 9):
-        trajectory[:k].save(str(bad))
-        between.add(bad.stat().st_size)
-    # in a PDB file nothing but END follows the last model
-    places = sorted(set(range(1, len(data) - 90 * suffix.startswith("pdb"))) - between)
+    places = sorted(set(range(1, len(data))) - between_frames(trajectory, bad, data))
     for length in rng.choice(places, size=n):
         bad.write_bytes(data[:length])
         cuts.add(outcome(bad, topology))
