@@ -33,7 +33,7 @@ def logistic(x: Tensor) -> Tensor:
 def tanh(x: Tensor) -> Tensor:
     """f(x) = (exp(x) - exp(-x)) / (exp(x) + exp(-x)), f'(x) = 1 - f(x)².
 
-    In single precision on the CPU it is computed as 2 s(2x) - 1, with s the logistic function: the same to 1.2e-7, and
+    In single precision on the CPU it is computed as 2 s(2x) - 1, with s the logistic function: the same to 2e-7, and
     more than twice as fast.
     """
     if x.dtype == torch.float32 and x.device.type == "cpu":

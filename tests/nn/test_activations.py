@@ -73,3 +73,14 @@ def test_shape_and_type_are_kept(name):
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match="one of identity, binary_step, .*square, got 'swish'"):
         activation("swish")
+
+
+def test_tanh_of_single_precision_is_that_of_double_precision():
+    x = torch.cat([torch.linspace(-12, 12, 4001), torch.tensor([-1e30, -1e-30, 0.0, 1e30, torch.inf, -torch.inf])])
+    exact = torch.tanh(x.double())
+    assert (activation("tanh")(x) - exact).abs().max() <= 2e-7
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(activation("tanh")(x).sum(), x, create_graph=True)
+    torch.testing.assert_close(slope.detach().double(), 1 - exact**2, rtol=0, atol=3e-7)
+    (curvature,) = torch.autograd.grad(slope.sum(), x)
+    torch.testing.assert_close(curvature.double(), -2 * exact * (1 - exact**2), rtol=0, atol=1e-6)
