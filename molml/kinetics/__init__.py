@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from molml.kinetics.alignment import align
     from molml.kinetics.autoencoders import Autoencoder, TimeLaggedAutoencoder, VariationalTimeLaggedAutoencoder
+    from molml.kinetics.bayesian import BayesianMarkovStateModel
     from molml.kinetics.biasing import openmm_force, plumed_input
     from molml.kinetics.clustering import GaussianMixture, KMeans
     from molml.kinetics.comparison import Comparison, compare
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
         Torsions,
     )
     from molml.kinetics.linear import PCA, TICA, VAMP
-    from molml.kinetics.markov import BayesianMarkovStateModel, MarkovStateModel
+    from molml.kinetics.markov import MarkovStateModel
     from molml.kinetics.mixture import GaussianMixtureVAE
     from molml.kinetics.vampnets import ReversibleVAMPNet, VAMPNet
 
 _HOMES = {
+    "load_topology": "reading",
+    "parse_lag": "reading",
     "TrajectoryFiles": "data",
     "TimeLagged": "data",
     "align": "alignment",
@@ -54,7 +57,7 @@ _HOMES = {
     "KMeans": "clustering",
     "GaussianMixture": "clustering",
     "MarkovStateModel": "markov",
-    "BayesianMarkovStateModel": "markov",
+    "BayesianMarkovStateModel": "bayesian",
     "compare": "comparison",
     "Comparison": "comparison",
     "plumed_input": "biasing",
@@ -89,7 +92,9 @@ __all__ = [
     "VariationalTimeLaggedAutoencoder",
     "align",
     "compare",
+    "load_topology",
     "openmm_force",
+    "parse_lag",
     "plumed_input",
 ]
 
