@@ -107,9 +107,7 @@ def test_every_place_to_cut_is_noticed_where_the_header_counts(tmp_path, suffix,
     saved(whole, n_atoms=1)
     data = whole.read_bytes()
     cut = tmp_path / f"cut.{suffix}"
-    outcomes = []
-    for length in growing(cut, data):
-        outcomes.append(_outcome(cut))
+    outcomes = [_outcome(cut) for _ in growing(cut, data)]
     assert None not in outcomes
     counts = [n for n in outcomes if isinstance(n, int)]
     # nothing can be saved of NetCDF files that were cut off
