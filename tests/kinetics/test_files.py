@@ -6,6 +6,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+import molml
 from molml.io import ModelFileError, load_container, save_container
 from molml.kinetics.files import load_estimator, save_estimator
 from molml.kinetics.linear import PCA, TICA, VAMP
@@ -62,6 +63,7 @@ def test_the_same_numbers_back(fitted, tmp_path):
     for name in stored:
         np.testing.assert_array_equal(getattr(found, name), getattr(fitted, name))
         assert type(getattr(found, name)) is type(getattr(fitted, name))
+    assert type(molml.load(path)) is type(fitted)
     again = tmp_path / "again.molml"
     found.save(again, {"features": ["φ", "ψ", "ω"], "timestep": 0.2})
     assert load_container(again).config == container.config
