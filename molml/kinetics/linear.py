@@ -1,7 +1,8 @@
 """Linear coordinates: PCA, time-lagged independent components, and the variational approach to Markov processes.
 
 All three are eigenvalue problems of covariances, which are gathered in one pass over the trajectories (`Covariances`);
-`partial_fit` adds trajectories, and forms no pairs between those of different calls.
+`partial_fit` adds trajectories, and forms no pairs between those of different calls. In cross-validation give a list
+of trajectories, of which the folds are then made: of one array, what remains is joined where a fold was cut out.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         total = np.trace(covariances.c00)
         if not total > 0:
             raise ValueError(_CONSTANT)
-        error = np.einsum("ij,jk,ik->", rest, covariances.c00, rest, optimize=True) + np.square(rest @ off).sum()
+        error = (rest @ covariances.c00 * rest).sum() + np.square(rest @ off).sum()
         return float(1.0 - error / total)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How good a coordinate is: VAMP scores, canonical correlations, implied timescales, explained variance."""
+"""How good a coordinate is: VAMP scores, canonical correlations and implied timescales."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from molml.kinetics.data import Array, Streamed, Trajectories, as_list, check_la
 
 __all__ = [
     "canonical_correlations",
-    "explained_variance",
     "implied_timescales",
     "singular_value_score",
     "vamp_score",
 ]
 
 _EPSILON = 1e-10  # of whitening: coordinates are few, and a small one is no less a coordinate
-_ROWS = 2**14
 
 
 def vamp_score(X: Trajectories, lagtime: int, *, r: float = 2.0) -> float:
@@ -164,46 +162,6 @@ def implied_timescales(eigenvalues: Array, lagtime: float) -> Array:
     size = np.where((values.imag == 0) & (values.real <= 0), 0.0, np.abs(values))
     with np.errstate(divide="ignore"):
         return np.where(size >= 1, np.inf, -lagtime / np.minimum(np.log(size), -0.0))
-
-
-def explained_variance(X: Array | Sequence[Array], predicted: Array | Sequence[Array]) -> float:
-    """Fraction of the variance of X that a prediction explains: 1 − Σ‖x − x̂‖² / Σ‖x − ⟨x⟩‖².
-
-    Parameters
-    ----------
-    X, predicted : array (n_frames, n_features) or list of such arrays
-        Truth and prediction of the same frames.
-
-    Returns
-    -------
-    float
-        1 for a perfect prediction, 0 for the mean of X; negative for what is worse.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If the shapes differ, a number is not finite, or X does not vary.
-
-    Examples
-    --------
-    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
-    >>> explained_variance(x, 0.5 * x + 0.75)
-    0.75
-    """
-    truth, guess = _in_memory(X, "X"), _in_memory(predicted, "predicted")
-    shapes = [x.shape for x in truth], [x.shape for x in guess]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"predicted must have the shapes of X, {shapes[0]}, got {shapes[1]}")
-    mean = sum(x.sum(axis=0, dtype=np.float64) for x in truth) / sum(map(len, truth))
-    error = total = 0.0
-    for x, y in zip(truth, guess, strict=True):
-        for start in range(0, len(x), _ROWS):
-            rows = slice(start, start + _ROWS)
-            error += float(np.square(np.subtract(x[rows], y[rows], dtype=np.float64)).sum())
-            total += float(np.square(x[rows] - mean).sum())
-    if not total > 0:
-        raise ValueError("X must vary, got frames that are all the same")
-    return 1.0 - error / total
 
 
 def _in_memory(X: Array | Sequence[Array], name: str) -> list[Array]:

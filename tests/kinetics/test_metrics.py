@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from molml.kinetics.linear import TICA
 from molml.kinetics.metrics import (
     canonical_correlations,
-    explained_variance,
     implied_timescales,
     singular_value_score,
     vamp_score,
@@ -139,21 +138,6 @@ def test_timescales_of_exponential_decays():
     assert implied_timescales(np.zeros(0), 1).shape == (0,)
 
 
-# explained variance
-
-
-def test_explained_variance():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(40_000, 3)) + 100.0
-    assert explained_variance(x, x) == 1.0
-    assert explained_variance(x, np.broadcast_to(x.mean(axis=0), x.shape)) == pytest.approx(0.0, abs=1e-12)
-    noisy = x + rng.normal(size=x.shape) * 0.5
-    expected = 1 - np.square(x - noisy).sum() / np.square(x - x.mean(axis=0)).sum()
-    assert explained_variance(x, noisy) == pytest.approx(expected, rel=1e-12)
-    assert explained_variance([x[:7], x[7:]], [noisy[:7], noisy[7:]]) == pytest.approx(expected, rel=1e-12)
-    assert explained_variance(x, -x) < -100
-
-
 def test_what_cannot_be_measured():
     x = processes(100)
     for r in (0.9, -1, np.nan, True, "E"):
@@ -178,7 +162,3 @@ def test_what_cannot_be_measured():
     for lagtime in (0, -1, np.inf):
         with pytest.raises(ValueError, match="lagtime must be positive"):
             implied_timescales(np.array([0.5]), lagtime)
-    with pytest.raises(ValueError, match=r"the shapes of X, \[\(100, 3\)\], got \[\(99, 3\)\]"):
-        explained_variance(x, x[1:])
-    with pytest.raises(ValueError, match="X must vary"):
-        explained_variance(np.ones((9, 2)), np.zeros((9, 2)))
