@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from molml.kinetics.biasing import openmm_force, plumed_input
     from molml.kinetics.clustering import GaussianMixture, KMeans
     from molml.kinetics.comparison import Comparison, compare
-    from molml.kinetics.data import TimeLagged, TrajectoryFiles
+    from molml.kinetics.data import TimeLagged, TimeLaggedDataset, TrajectoryFiles, time_blocks
     from molml.kinetics.features import (
         Angles,
         Concatenation,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Positions,
         ReferenceRMSD,
         Torsions,
+        features_from_names,
     )
     from molml.kinetics.linear import PCA, TICA, VAMP
     from molml.kinetics.markov import MarkovStateModel
@@ -35,6 +36,8 @@ _HOMES = {
     "parse_lag": "reading",
     "TrajectoryFiles": "data",
     "TimeLagged": "data",
+    "TimeLaggedDataset": "data",
+    "time_blocks": "data",
     "align": "alignment",
     "Positions": "features",
     "Distances": "features",
@@ -45,6 +48,7 @@ _HOMES = {
     "ReferenceRMSD": "features",
     "Function": "features",
     "Concatenation": "features",
+    "features_from_names": "features",
     "PCA": "linear",
     "TICA": "linear",
     "VAMP": "linear",
@@ -86,16 +90,19 @@ __all__ = [
     "ReversibleVAMPNet",
     "TimeLagged",
     "TimeLaggedAutoencoder",
+    "TimeLaggedDataset",
     "Torsions",
     "TrajectoryFiles",
     "VAMPNet",
     "VariationalTimeLaggedAutoencoder",
     "align",
     "compare",
+    "features_from_names",
     "load_topology",
     "openmm_force",
     "parse_lag",
     "plumed_input",
+    "time_blocks",
 ]
 
 

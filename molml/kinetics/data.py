@@ -551,7 +551,7 @@ class TrajectoryFiles:
         Of exactly the atoms of the trajectories, such as ``mdtraj.load("start.pdb").topology``. Needed unless the files
         have one (PDB, GRO, HDF5).
     stride : int
-        Take every so manieth frame.
+        Take every `stride`-th frame.
     timestep : float, optional
         Time between the frames of the files, ps, before `stride`. If not given, that of the files, which must then be
         the same everywhere.
