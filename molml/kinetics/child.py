@@ -53,7 +53,9 @@ def serve() -> None:
             else:
                 arrays = opened.read(request["start"], request["stop"], request["stride"])
         except DAMAGE as error:
-            answer["error"], arrays = f"{type(error).__name__}: {error}", {}
+            # HDF5 tells all its calls first, and what is wrong last
+            reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
+            answer["error"], arrays = f"{type(error).__name__}: {reason[0]}", {}
             opened = None
         answer["arrays"] = [[name, str(array.dtype), array.shape] for name, array in arrays.items()]
         answers.write(json.dumps(answer).encode() + b"\n")

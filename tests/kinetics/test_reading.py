@@ -20,6 +20,7 @@ from molml.kinetics.reading import (
     load_topology,
     parse_lag,
     read_frames,
+    topology_of_file,
     trajectory_paths,
 )
 
@@ -250,6 +251,18 @@ def test_packages_that_readers_miss(tmp_path, topology, monkeypatch):
     # with the package it is a damaged file, and without it mdtraj says so
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     with pytest.raises(ValueError, match=r"a.h5 cannot be read \("):
+        inspect_file(path, topology)
+
+
+def test_hdf5(tmp_path, topology):
+    pytest.importorskip("tables")
+    path = tmp_path / "a.h5"
+    trajectory = saved(path)
+    file = inspect_file(path, topology_of_file(path))
+    assert (file.n_frames, file.timestep) == (N_FRAMES, 0.5)
+    np.testing.assert_array_equal(joined(file), trajectory.xyz)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ValueError, match=r"a.h5 cannot be read \([^\n]*\); it is damaged"):
         inspect_file(path, topology)
 
 
