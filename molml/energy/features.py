@@ -25,10 +25,10 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from molml.energy.compact import CompactAngles
 from molml.energy.cutoffs import CUTOFF_FUNCTIONS, SHAPES, compact_values, cutoff_values
 from molml.energy.data import Structures, pair_vectors
 from molml.energy.harmonics import coupling, n_harmonics, normalisation, real_harmonics
+from molml.energy.triples import COMPACT_BUMP, COMPACT_RANGE, GAUSSIAN_RANGE, POWER, Triples
 
 ANY = "*"
 """Neighbour of any element, weighted by its atomic number (Gastegger et al., J. Chem. Phys. 148, 241709 (2018))."""
@@ -298,9 +298,7 @@ class CentreTables(NamedTuple):
     """What is computed for the atoms of one central element: invariants, then functions as combinations of them."""
 
     invariants: Invariants
-    triple: np.ndarray  # (n_triple, 7): elements a and b (-1: any), eta, zeta, lambda, r_s, 1 if the third side counts
-    triple_radius: np.ndarray  # (n_triple,) Å, ascending: their cutoff radii
-    compact: CompactAngles
+    triple: Triples
     combination: np.ndarray | None  # (n_functions, n_invariants), None for the identity
 
     @property
@@ -311,7 +309,7 @@ class CentreTables(NamedTuple):
     @property
     def n_invariants(self) -> int:
         """Invariants of both kinds."""
-        return self.n_moment_invariants + len(self.triple) + len(self.compact.bump)
+        return self.n_moment_invariants + len(self.triple.bump)
 
     @property
     def n_functions(self) -> int:
@@ -501,7 +499,7 @@ def reference_features(functions: SymmetryFunctions, batch: Structures, vectors:
     for index, (number, centre) in enumerate(zip(functions.elements, centres, strict=True)):
         atoms = torch.nonzero(species == index).flatten()
         columns = _products(moments[atoms], centre.invariants)
-        if len(centre.triple) or len(centre.compact.bump):
+        if len(centre.triple.bump):
             columns.append(_triples(functions, batch, vectors, distances, neighbour, centre)[atoms])
         invariants = torch.cat(columns, dim=1)
         features[number] = invariants if centre.combination is None else invariants @ tensor(centre.combination).T
@@ -545,25 +543,26 @@ def _triples(
         weight = z[e] * z[f] if a < 0 else (((e == a) & (f == b)) | ((e == b) & (f == a))).to(vectors.dtype)
         return vectors.new_zeros(n_atoms).index_add(0, batch.first[j], weight * value)
 
-    columns = []
-    for radius, row in zip(centre.triple_radius.tolist(), centre.triple.tolist(), strict=True):
-        a, b, eta, zeta, lambda_, r_s, narrow = row
-        # rounding may leave 1 + λ cos θ a hair below zero for a straight angle
-        value = 2.0 ** (1.0 - zeta) * (1.0 + lambda_ * cosine).clamp(min=0.0) ** zeta
-        for r in sides[: 3 if narrow else 2]:
-            value = value * torch.exp(-eta * (r - r_s) ** 2)
-            value = value * cutoff_values(r, radius, basis.cutoff_function, basis.inner)
-        columns.append(column(a, b, value))
     # the angle has no derivative where the three atoms are in line; the bump is flat there, so none is needed
     bent = cosine.abs() < 1.0
     angle = torch.where(bent, torch.acos(torch.where(bent, cosine, 0.0)), torch.where(cosine > 0.0, 0.0, math.pi))
-    ranges, bumps, groups, bump = centre.compact
-    for a, b, own, narrow, start, stop in groups.tolist():
-        low, high, kind, asymmetric = ranges[own].tolist()
-        flanks = [compact_values(r, low, high, int(kind), bool(asymmetric)) for r in sides[: 3 if narrow else 2]]
-        for angle_low, angle_high, shape in bumps[bump[start:stop]].tolist():
-            value = compact_values(angle, angle_low, angle_high, int(shape))
-            columns.append(column(a, b, value * math.prod(flanks)))
+
+    def flank(r: Tensor, form: float, reach: float, a: float, b: float, kind: float, asymmetric: float) -> Tensor:
+        if form == COMPACT_RANGE:
+            return compact_values(r, a, b, int(kind), bool(asymmetric))
+        return torch.exp(-a * (r - b) ** 2) * cutoff_values(r, reach, basis.cutoff_function, basis.inner)
+
+    def bend(form: float, a: float, b: float, kind: float) -> Tensor:
+        if form == COMPACT_BUMP:
+            return compact_values(angle, a, b, int(kind))
+        # rounding may leave 1 + λ cos θ a hair below zero for a straight angle
+        return 2.0 ** (1.0 - b) * (1.0 + a * cosine).clamp(min=0.0) ** b
+
+    columns = []
+    for a, b, own, narrow, start, stop in centre.triple.groups.tolist():
+        flanks = [flank(r, *centre.triple.ranges[own].tolist()) for r in sides[: 3 if narrow else 2]]
+        for row in centre.triple.bumps[centre.triple.bump[start:stop]].tolist():
+            columns.append(column(a, b, bend(*row) * math.prod(flanks)))
     return torch.stack(columns, dim=-1)
 
 
@@ -775,8 +774,7 @@ class _Draft:
         self.linear: dict[tuple[int], int] = {}
         self.quadratic: dict[tuple[int, int, int], int] = {}
         self.cubic: dict[tuple[tuple[int, int], ...], int] = {}
-        self.triple: dict[tuple[float, ...], int] = {}  # the cutoff radius first
-        self.compact: dict[tuple[tuple[float, ...], tuple[float, ...]], int] = {}  # what a group shares, the angle
+        self.triple: dict[tuple[tuple[float, ...], tuple[float, ...]], int] = {}  # what a group shares; the angle
         self.rows: list[list[tuple[str, tuple, float]]] = []  # per function: (kind, key, coefficient)
 
     def add(self, kind: str, key: tuple) -> tuple[str, tuple]:
@@ -799,12 +797,8 @@ class _Draft:
         offsets = {"linear": 0, "quadratic": len(linear)}
         offsets["cubic"] = offsets["quadratic"] + len(quadratic)
         offsets["triple"] = offsets["cubic"] + len(self.cubic)
-        offsets["compact"] = offsets["triple"] + len(self.triple)
-        n_invariants = offsets["compact"] + len(self.compact)
-        # the kernel takes those of one cutoff radius together
-        triples = sorted(self.triple, key=lambda key: key[0])
-        self.triple = {key: place for place, key in enumerate(triples)}
-        self.compact = {key: place for place, key in enumerate(sorted(self.compact))}
+        n_invariants = offsets["triple"] + len(self.triple)
+        self.triple = {key: place for place, key in enumerate(sorted(self.triple))}
         combination = np.zeros((len(self.rows), n_invariants))
         for row, terms in enumerate(self.rows):
             for kind, key, coefficient in terms:
@@ -818,26 +812,27 @@ class _Draft:
                 cubic_columns=np.concatenate(columns),
                 cubic_value=np.concatenate(values),
             ),
-            triple=np.array([key[1:] for key in triples], dtype=np.float64).reshape(-1, 7),
-            triple_radius=np.array([key[0] for key in triples], dtype=np.float64),
-            compact=_compact_angles(list(self.compact)),
+            triple=_tables_of_triples(list(self.triple)),
             combination=None if identity else combination,
         )
 
 
-def _compact_angles(keys: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]) -> CompactAngles:
+def _tables_of_triples(keys: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]) -> Triples:
     """Tables of the functions with these sorted keys: (a, b, third side, range), bump."""
     ranges = list(dict.fromkeys(group[3:] for group, _ in keys))
     bumps = list(dict.fromkeys(bump for _, bump in keys))
+    radii = sorted({row[1] for row in ranges if row[0] == GAUSSIAN_RANGE})
+    rows = [(*row[:4], radii.index(row[1]), 0) if row[0] == GAUSSIAN_RANGE else row for row in ranges]
     groups, start = [], 0
     for group, members in itertools.groupby(keys, key=lambda key: key[0]):
         stop = start + len(list(members))
         a, b, narrow = group[:3]
         groups.append((a, b, ranges.index(group[3:]), narrow, start, stop))
         start = stop
-    return CompactAngles(
-        np.array(ranges, dtype=np.float64).reshape(-1, 4),
-        np.array(bumps, dtype=np.float64).reshape(-1, 3),
+    return Triples(
+        np.array(radii, dtype=np.float64),
+        np.array(rows, dtype=np.float64).reshape(-1, 6),
+        np.array(bumps, dtype=np.float64).reshape(-1, 4),
         np.array(groups, dtype=np.int64).reshape(-1, 6),
         np.array([bumps.index(bump) for _, bump in keys], dtype=np.int64),
     )
@@ -871,14 +866,19 @@ def _translate(function: Function, builder: _Builder, draft: _Draft) -> list[tup
     if isinstance(function, G5) and float(function.zeta).is_integer() and function.zeta <= _MAX_MOMENT_ZETA:
         return _wide(function, builder, draft)
     a, b = sorted(-1 if n == ANY else builder.elements.index(atomic_numbers[n]) for n in function.neighbours)
+    own: tuple[float, ...]
+    bump: tuple[float, ...]
     if isinstance(function, CompactAngle):
-        angles = math.radians(function.angle_low), math.radians(function.angle_high)
         kind = CUTOFF_FUNCTIONS.index(function.shape)
-        group = (a, b, int(function.narrow), function.low, function.high, kind, int(function.asymmetric))
-        return [(*draft.add("compact", (group, (*angles, kind))), 1.0)]
-    radius = float(function.cutoff or builder.cutoff)
-    key = (radius, a, b, function.eta, function.zeta, function.lambda_, function.r_s, float(isinstance(function, G4)))
-    return [(*draft.add("triple", key), 1.0)]
+        own = COMPACT_RANGE, function.high, function.low, function.high, kind, int(function.asymmetric)
+        bump = COMPACT_BUMP, math.radians(function.angle_low), math.radians(function.angle_high), kind
+        narrow = function.narrow
+    else:
+        radius = float(function.cutoff or builder.cutoff)
+        own = GAUSSIAN_RANGE, radius, function.eta, function.r_s, 0, 0
+        bump = POWER, function.lambda_, function.zeta, 0
+        narrow = isinstance(function, G4)
+    return [(*draft.add("triple", ((a, b, int(narrow), *own), bump)), 1.0)]
 
 
 def _wide(function: G5, builder: _Builder, draft: _Draft) -> list[tuple[str, tuple, float]]:

@@ -16,18 +16,14 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from molml.energy.compact import JVP, VALUES, VJP, compact_triples
-from molml.energy.cutoffs import POLYNOMIAL, compact_function, cutoff_function, jit
+from molml.energy.cutoffs import POLYNOMIAL, compact_function, cutoff_function, exp, jit
 from molml.energy.features import (
     COMPACT,
     COSINE,
@@ -38,6 +34,7 @@ from molml.energy.features import (
     SymmetryFunctions,
     element_index,
 )
+from molml.energy.triples import JVP, VALUES, VJP, sum_triples
 
 LANES = 8
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
@@ -66,37 +63,6 @@ class _Work(NamedTuple):
     slope: np.ndarray  # (n_radials, room): their derivatives
     trig: np.ndarray  # (2 degree + 2, room): cos(m φ) and sin(m φ) times sin^m θ in rows 2 m and 2 m + 1
     legendre: np.ndarray  # (n, room): d^m P_l / dz^m in row l (l + 1) / 2 + m
-
-
-@intrinsic
-def _float_of_bits(typingctx: Any, bits: Any) -> tuple:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
-
-    return types.float64(types.int64), generate
-
-
-@jit
-def _exp(x: float) -> float:
-    """exp(x) for x <= 0 to 1 ulp or so, in plain arithmetic that the compiler can vectorise; 0 below -700."""
-    inside = max(x, -700.0)
-    n = math.floor(inside * 1.4426950408889634 + 0.5)
-    f = (inside - n * 0.693145751953125) - n * 1.42860682030941723212e-6
-    p = 1.0 / 479001600.0
-    p = p * f + 1.0 / 39916800.0
-    p = p * f + 1.0 / 3628800.0
-    p = p * f + 1.0 / 362880.0
-    p = p * f + 1.0 / 40320.0
-    p = p * f + 1.0 / 5040.0
-    p = p * f + 1.0 / 720.0
-    p = p * f + 1.0 / 120.0
-    p = p * f + 1.0 / 24.0
-    p = p * f + 1.0 / 6.0
-    p = p * f + 0.5
-    p = p * f + 1.0
-    p = p * f + 1.0
-    value = p * _float_of_bits((np.int64(n) + 1023) << 52)
-    return value if x > -700.0 else 0.0
 
 
 @jit
@@ -174,7 +140,7 @@ def _shells(length: int, basis: Basis, r: np.ndarray, fc: np.ndarray, shell: np.
             f, df = fc[2 * basis.radial_radius[n]], fc[2 * basis.radial_radius[n] + 1]
             for k in range(length):
                 d = r[k] - b
-                value = _exp(-a * d * d)
+                value = exp(-a * d * d)
                 shell[n, k] = value * f[k]
                 slope[n, k] = value * (df[k] - 2.0 * a * d * f[k])
         elif form[n] == COSINE:
@@ -549,133 +515,6 @@ def _invariants_jvp(
                     total[lane] += v * (moved[a, lane] * y * z + x * moved[b, lane] * z + x * y * moved[c, lane])
             for lane in range(count):
                 out[first + lane, n_linear + n_quadratic + f] = total[lane]
-
-
-@jit
-def _angle_function(
-    row: np.ndarray,
-    scale: float,
-    whole: int,
-    cosine: float,
-    r: tuple[float, float, float],
-    f: tuple[float, float, float],
-    d: tuple[float, float, float],
-) -> tuple[float, float, float, float, float]:
-    """One function of one pair of neighbours, and its derivatives by cos θ and by the sides r.
-
-    ``f`` and ``d`` are the cutoff functions of the sides and their derivatives, ``scale`` is 2^(1 - zeta), ``whole`` is
-    zeta - 1 if that is a small integer, else -1.
-    """
-    eta, zeta, lambda_, r_s, narrow = row[2], row[3], row[4], row[5], row[6] != 0.0
-    f_j, f_k, f_3 = f[0], f[1], f[2] if narrow else 1.0
-    base = max(1.0 + lambda_ * cosine, 0.0)
-    if whole >= 0:
-        below = 1.0
-        for _ in range(whole):
-            below *= base
-    else:
-        below = base ** (zeta - 1.0)
-    a, b, c = r[0] - r_s, r[1] - r_s, r[2] - r_s if narrow else 0.0
-    envelope = scale * math.exp(-eta * (a * a + b * b + c * c))
-    power = below * base * envelope
-    return (
-        power * f_j * f_k * f_3,
-        zeta * lambda_ * below * envelope * f_j * f_k * f_3,
-        power * f_k * f_3 * (d[0] - 2.0 * eta * a * f_j),
-        power * f_j * f_3 * (d[1] - 2.0 * eta * b * f_k),
-        power * f_j * f_k * (d[2] - 2.0 * eta * c * f_3) if narrow else 0.0,
-    )
-
-
-@jit
-def _pair_weight(row: np.ndarray, e: int, f: int, atomic_number: np.ndarray) -> float:
-    """What a pair of neighbours of elements ``e`` and ``f`` counts in a function."""
-    if row[0] < 0.0:
-        return atomic_number[e] * atomic_number[f]
-    return 1.0 if (e == row[0] and f == row[1]) or (e == row[1] and f == row[0]) else 0.0
-
-
-@jit
-def _triples(
-    low: int,
-    high: int,
-    mode: int,
-    atoms: np.ndarray,
-    pairs: Pairs,
-    basis: Basis,
-    table: np.ndarray,
-    atomic_number: np.ndarray,
-    column: int,
-    features: np.ndarray,
-    motion: np.ndarray,
-) -> None:
-    """Angular functions over every pair of neighbours of ``atoms``; they are the columns from ``column`` on.
-
-    VALUES writes them to ``features``; VJP adds d(sum features · G) / d vectors to ``motion``; JVP writes the change of
-    G when the vectors move along ``motion`` to ``features``.
-    """
-    unit, distance, fc = np.empty((pairs.longest, 3)), np.empty(pairs.longest), np.empty((pairs.longest, 2))
-    places, side = np.empty(pairs.longest, np.int64), np.empty(3)
-    bend_j, bend_k = np.empty(3), np.empty(3)
-    scale = 2.0 ** (1.0 - table[:, 3])
-    whole = np.array([int(zeta) - 1 if zeta == math.floor(zeta) and zeta < 33.0 else -1 for zeta in table[:, 3]])
-    all_narrow = (table[:, 6] != 0.0).all()
-    for atom in range(low, high):
-        count = 0
-        for p in range(pairs.start[atoms[atom]], pairs.start[atoms[atom] + 1]):
-            r = math.sqrt(pairs.vectors[p, 0] ** 2 + pairs.vectors[p, 1] ** 2 + pairs.vectors[p, 2] ** 2)
-            if r < basis.cutoff:
-                places[count], distance[count] = p, r
-                unit[count] = pairs.vectors[p] / r
-                fc[count, 0], fc[count, 1] = cutoff_function(r, basis.cutoff, basis.cutoff_function, basis.inner)
-                count += 1
-        out = features[atom, column:]
-        if mode != VJP:
-            out[:] = 0.0
-        for j in range(count):
-            for k in range(j + 1, count):
-                p, q = places[j], places[k]
-                cosine = squared = 0.0
-                for a in range(3):
-                    cosine += unit[j, a] * unit[k, a]
-                    side[a] = pairs.vectors[q, a] - pairs.vectors[p, a]
-                    squared += side[a] * side[a]
-                third = math.sqrt(squared)
-                if all_narrow and third >= basis.cutoff:
-                    continue
-                f_3, d_3 = cutoff_function(third, basis.cutoff, basis.cutoff_function, basis.inner)
-                sides = distance[j], distance[k], third
-                f, d = (fc[j, 0], fc[k, 0], f_3), (fc[j, 1], fc[k, 1], d_3)
-                turn = stretch_j = stretch_k = stretch_3 = 0.0
-                for a in range(3):
-                    side[a] /= third
-                    bend_j[a] = (unit[k, a] - cosine * unit[j, a]) / distance[j]  # d cos θ / d vector
-                    bend_k[a] = (unit[j, a] - cosine * unit[k, a]) / distance[k]
-                    if mode == JVP:
-                        stretch_j += unit[j, a] * motion[p, a]
-                        stretch_k += unit[k, a] * motion[q, a]
-                        stretch_3 += side[a] * (motion[q, a] - motion[p, a])
-                        turn += bend_j[a] * motion[p, a] + bend_k[a] * motion[q, a]
-                by_cosine = by_j = by_k = by_3 = 0.0
-                for t in range(len(table)):
-                    weight = _pair_weight(table[t], pairs.neighbour[p], pairs.neighbour[q], atomic_number)
-                    if weight == 0.0 or (table[t, 6] != 0.0 and f_3 == 0.0) or (mode == VJP and out[t] == 0.0):
-                        continue
-                    value, v_c, v_j, v_k, v_3 = _angle_function(table[t], scale[t], whole[t], cosine, sides, f, d)
-                    if mode == VALUES:
-                        out[t] += weight * value
-                    elif mode == VJP:
-                        w = weight * out[t]
-                        by_cosine += w * v_c
-                        by_j += w * v_j
-                        by_k += w * v_k
-                        by_3 += w * v_3
-                    else:
-                        out[t] += weight * (v_c * turn + v_j * stretch_j + v_k * stretch_k + v_3 * stretch_3)
-                if mode == VJP:
-                    for a in range(3):
-                        motion[p, a] += by_j * unit[j, a] + by_cosine * bend_j[a] - by_3 * side[a]
-                        motion[q, a] += by_k * unit[k, a] + by_cosine * bend_k[a] + by_3 * side[a]
 
 
 class _Slopes(NamedTuple):
@@ -1095,16 +934,11 @@ class FeatureKernel:
         features: np.ndarray,
         motion: np.ndarray,
     ) -> None:
-        basis, column = self.tables.basis, centre.n_moment_invariants
-        for radius in sorted(set(centre.triple_radius.tolist())):
-            table = centre.triple[centre.triple_radius == radius]
-            own = basis if radius == basis.cutoff else basis._replace(cutoff=radius)
-            _share(_triples, len(atoms), mode, atoms, near.pairs, own, table, self._numbers, column, features, motion)
-            column += len(table)
-        if len(centre.compact.bump):
-            pairs = near.pairs.start, near.pairs.vectors, near.pairs.neighbour, near.pairs.longest
-            tables = centre.compact, self._numbers, column
-            _share(compact_triples, len(atoms), mode, atoms, *pairs, *tables, features, motion)
+        if len(centre.triple.bump):
+            basis, pairs = self.tables.basis, near.pairs
+            given = pairs.start, pairs.vectors, pairs.neighbour, pairs.longest
+            tables = centre.triple, basis.cutoff_function, basis.inner, self._numbers, centre.n_moment_invariants
+            _share(sum_triples, len(atoms), mode, atoms, *given, *tables, features, motion)
 
 
 def _members(near: Neighbourhood, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -177,8 +177,8 @@ def solve(
     """
     gram, moment = equations.gram, equations.moment
     total = equations.n_rows.sum(0)
-    if not total[0]:
-        energy_weights = energy_weights[:1]
+    if not total[0] or not total[1:].any():
+        energy_weights = energy_weights[:1]  # nothing to weigh against
     if total[2] and total[0] + total[1] == 0:
         raise ValueError("a linear potential needs energies or forces, got stress labels only")
     kinds = [name for name, n in (("energy_rmse", total[0]), ("forces_rmse", total[1])) if n]

@@ -262,7 +262,7 @@ def test_every_function_is_its_formula(function: Function, cutoff_function: str)
 def test_wide_angles_in_linear_cost_are_exact(zeta: int, lambda_: int, neighbours: tuple[str, str]) -> None:
     function = G5(neighbours, 0.05, zeta, lambda_, 0.5)
     functions = SymmetryFunctions({"H": [], "C": [function], "O": []}, cutoff=CUTOFF)
-    assert len(functions.tables.centres[1].triple) == 0  # no pair of neighbours is visited
+    assert len(functions.tables.centres[1].triple.bump) == 0  # no pair of neighbours is visited
     atoms = cluster(12, seed=zeta)
     values = computed(functions, atoms, "C")[:, 0]
     expected = np.array(directly(function, atoms, "C", polynomial))
