@@ -30,7 +30,8 @@ COSINE, TANH, POLYNOMIAL, HARD, TANH_UNSCALED, EXPONENTIAL, POLYNOMIAL_3, POLYNO
 SHAPES = ("polynomial", "exponential", "polynomial_3", "polynomial_7", "polynomial_9")
 """Of these compact functions are made: their slope vanishes at both ends."""
 
-# everything of fast-math but the promises that no NaN and no infinity occurs
+# everything of fast-math but the promises that no NaN and no infinity occurs; whoever changes a compiled function of
+# this file must remove __pycache__: numba keeps what other files have compiled it into
 jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
 
 

@@ -95,14 +95,12 @@ _SINGLE = (
 # what changes the energy and has no counterpart, with the reason
 _REFUSED = {
     "use_electrostatics": "electrostatics are not part of a molml potential",
-    "electrostatic_type": "electrostatics are not part of a molml potential",
     "use_vdw": "dispersion is not part of a molml potential; add it in ASE with a SumCalculator",
     "global_symfunction_short": "write every symmetry function out as symfunction_short, as n2p2 needs it",
     "element_symfunction_short": "write every symmetry function out as symfunction_short, as n2p2 needs it",
     "global_pairsymfunction_short": "networks of pairs of atoms are not supported",
     "element_pairsymfunction_short": "networks of pairs of atoms are not supported",
     "pairsymfunction_short": "networks of pairs of atoms are not supported",
-    "cutoff_alpha": "n2p2 ignores it; give the inner cutoff as second number of cutoff_type",
 }
 
 
@@ -266,6 +264,12 @@ def _settings(text: str) -> dict[str, list[_Line]]:
             if keyword in settings and keyword in _SINGLE:
                 raise ValueError(f"{where}: {keyword} is given twice")
             settings.setdefault(keyword, []).append(_Line(words[1:], where))
+    for line in settings.get("cutoff_alpha", []):
+        if _number(line, 0, "the inner cutoff"):
+            raise ValueError(
+                f"{line.where}: n2p2 ignores cutoff_alpha, RuNNer does not; give the inner cutoff as second number of "
+                "cutoff_type"
+            )
     for words, where in settings.get("nnp_type", []):
         if words[:1] not in (["2"], ["2G-HDNNP"]):
             raise ValueError(

@@ -413,7 +413,7 @@ def test_every_activation(letter: str, tmp_path: Path) -> None:
         ("mean_energy -25.5", "conv_energy 242.6", "conv_length 5.8"),
         ("mean_energy -25.5", "conv_energy 242.6", "conv_length 5.8", "atom_energy O -1.5", "normalize_nodes"),
         ("nnp_type 2G-HDNNP",),
-        ("nnp_gen 2", "use_short_forces", "unheard_of_keyword 1 2 3"),
+        ("nnp_gen 2", "use_short_forces", "unheard_of_keyword 1 2 3", "electrostatic_type 5", "cutoff_alpha 0.0"),
     ],
 )
 def test_other_settings(more: Sequence[str], tmp_path: Path) -> None:
@@ -570,7 +570,7 @@ def test_depth_and_activations_of_one_element(tmp_path: Path) -> None:
         ("nnp_gen 3", "only short-ranged potentials without charges"),
         ("use_electrostatics", "cannot read a potential with use_electrostatics: electrostatics are not part"),
         ("nn_type_short 2", "networks of pairs of atoms are not supported"),
-        ("cutoff_alpha 0.5", "n2p2 ignores it; give the inner cutoff as second number of cutoff_type"),
+        ("cutoff_alpha 0.5", "n2p2 ignores cutoff_alpha, RuNNer does not; give the inner"),
         ("element_symfunction_short H 2 0.1 0.0 6.0", "write every symmetry function out"),
         ("cutoff_type 2", "cutoff_type is given twice"),
         ("symfunction_short H 4 H H 0.1 1 1 6.0", "type 4 are not supported, only 2, 3, 9, 12, 13, 20"),
