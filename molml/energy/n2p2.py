@@ -681,7 +681,8 @@ def write_n2p2(
     potential : LinearPotential or BehlerParrinello
     folder : path
     energy_unit : {"eV", "hartree", "kcal/mol", "kJ/mol"}
-        Unit of the files; programs that read them must be told.
+        Unit of the files; programs that read them must be told. LAMMPS with ``units metal`` needs no conversion
+        factors for eV and Å.
     length_unit : {"Å", "bohr", "nm"}
 
     Raises
