@@ -264,10 +264,10 @@ def _settings(text: str) -> dict[str, list[_Line]]:
             if keyword in settings and keyword in _SINGLE:
                 raise ValueError(f"{where}: {keyword} is given twice")
             settings.setdefault(keyword, []).append(_Line(words[1:], where))
-    for line in settings.get("cutoff_alpha", []):
-        if _number(line, 0, "the inner cutoff"):
+    for alpha in settings.get("cutoff_alpha", []):
+        if _number(alpha, 0, "the inner cutoff"):
             raise ValueError(
-                f"{line.where}: n2p2 ignores cutoff_alpha, RuNNer does not; give the inner cutoff as second number of "
+                f"{alpha.where}: n2p2 ignores cutoff_alpha, RuNNer does not; give the inner cutoff as second number of "
                 "cutoff_type"
             )
     for words, where in settings.get("nnp_type", []):
