@@ -183,9 +183,9 @@ class Covariances:
         self._total, self._square = np.zeros((2, n_features)), np.zeros((2, n_features, n_features))
         self._step, self._cross = np.zeros(n_features), np.zeros((n_features, n_features))
         self._spread = np.abs(sample - mean).max(axis=0)
-        # squares must not leave the range of float32
+        # squares must not leave the range of float32, and the origin must be one of its numbers
         fits = bool(np.all((self._spread < 1e12) & ((self._spread > 1e-12) | (self._spread == 0))))
-        self._float32 = fits and n_features > _NARROW
+        self._float32 = fits and n_features > _NARROW and x.dtype == np.float32
 
     def _is_near(self, frame: Array) -> bool:
         return bool(np.all(np.abs(frame - self._origin) <= 3 * self._spread))

@@ -239,7 +239,8 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         with the timescale t damped below the lag time, t̃ = t/2 (1 + tanh(π (t − lagtime) / lagtime)), for commute
         distances (Noé, Banisch and Clementi 2016); or left at variance 1.
     epsilon : float
-        Least variance of a direction that is looked at, in the scale in which every feature has variance 1.
+        Least variance of a direction that is looked at, in the scale in which every feature has variance 1; for
+        float32 data at least 1.2e-7 n_features (`molml.kinetics.covariance.whitening`).
     kinetic_variance : float, optional
         Take no more components than hold this fraction, at most 1, of Σλ².
     reweight : bool
@@ -479,7 +480,8 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     n_components : int, optional
         All if not given.
     epsilon : float
-        Least variance of a direction that is looked at, in the scale in which every feature has variance 1.
+        Least variance of a direction that is looked at, in the scale in which every feature has variance 1; for
+        float32 data at least 1.2e-7 n_features (`molml.kinetics.covariance.whitening`).
     kinetic_variance : float, optional
         Take no more components than hold this fraction, at most 1, of Σσ².
 

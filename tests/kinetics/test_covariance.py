@@ -156,6 +156,15 @@ def test_a_few_features_are_multiplied_in_float64(reversible):
     assert distance(Covariances(10, reversible=reversible).update(arrays), expected) < 1e-12
 
 
+def test_precisions_may_be_mixed():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(n, 40)) + np.pi * 1e5 for n in (100, 300, 200)]
+    arrays = [arrays[0], arrays[1].astype(np.float32), arrays[2]]
+    for order in ([0, 1, 2], [1, 0, 2]):
+        found = Covariances(2).update([arrays[i] for i in order])
+        assert distance(found, two_pass(arrays, 2, reversible=False)) < 3e-7
+
+
 def test_float32_with_squares_that_it_cannot_hold():
     x = wide(3000)[0][:, :33] / 1000
     for scale in (1e-22, 1e22):
