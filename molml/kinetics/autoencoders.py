@@ -90,6 +90,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     whitening_ : ndarray (rank, n_features)
     encoder_, decoder_ : MLP
         Of whitened frames.
+    target_matrix_ : ndarray (n_features, rank)
+        Whitened frame -> features less `mean_`, in units of `scale_`, which the decoder is to give.
     rotation_, shift_ : ndarray (n_components, n_outputs), (n_components,)
         Encoder's outputs -> coordinates: uncorrelated, of variance one, by the variance that they explain linearly.
     scale_ : float
@@ -119,7 +121,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         activation: str = "tanh",
         max_epochs: int | None = None,
         batch_size: int = 200,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 1e-2,
         valid_fraction: float = 0.2,
         patience: int | None = None,
         n_restarts: int = 1,
@@ -165,6 +167,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         covariances = Covariances(0).update(arrays)
         self.mean_, self.whitening_ = frame_statistics(covariances)
         self.scale_ = float(np.sqrt(np.trace(covariances.c00) / covariances.n_features))
+        # regression of the features on their whitened combinations, which leaves nothing over
+        self.target_matrix_ = covariances.c00 @ self.whitening_.T / self.scale_
         self.n_features_in_ = covariances.n_features
         return self._train(arrays, self._networks, self.n_restarts)
 
@@ -180,16 +184,16 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
 
     def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
-        # whitened frames -> features in units of scale_
-        matrix = np.linalg.pinv(self.whitening_) / self.scale_
-        loss = ReconstructionLoss(single(matrix), single(np.zeros(len(matrix))))
+        loss = ReconstructionLoss(single(self.target_matrix_), single(np.zeros(self.n_features_in_)))
         with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
             pairs = TimeLaggedDataset(frames, 0)
             trained = train(self, make, loss, pairs, n_steps=_N_STEPS, n_restarts=n_restarts)
             self.encoder_, self.decoder_ = trained.network["encoder"], trained.network["decoder"]
             outputs = Covariances(0)
             for u, _ in pieces(pairs):
-                outputs.update(np.concatenate([numbers(self.encoder_, u), u.double().numpy() @ matrix.T], axis=1))
+                outputs.update(
+                    np.concatenate([numbers(self.encoder_, u), u.double().numpy() @ self.target_matrix_.T], axis=1)
+                )
         self.rotation_, self.shift_ = explaining_modes(outputs, self.n_components)
         self.history_ = list(trained.history)
         if trained.interruption is not None:
@@ -359,7 +363,7 @@ class TimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         activation: str = "tanh",
         max_epochs: int | None = None,
         batch_size: int = 200,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 1e-2,
         valid_fraction: float = 0.2,
         patience: int | None = None,
         n_restarts: int = 1,
@@ -547,7 +551,7 @@ class VariationalTimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, Transfor
         activation: str = "tanh",
         max_epochs: int | None = None,
         batch_size: int = 200,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 1e-2,
         valid_fraction: float = 0.2,
         patience: int | None = None,
         n_restarts: int = 1,

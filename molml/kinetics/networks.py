@@ -102,8 +102,14 @@ def check_parameters(estimator: Trainable) -> None:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {estimator.activation!r}")
     for name in ("n_components", "n_restarts", "batch_size"):
         whole(name, getattr(estimator, name), 1)
+    for name in ("max_epochs", "patience"):
+        if getattr(estimator, name) is not None:
+            whole(name, getattr(estimator, name), 1)
+    whole("seed", estimator.seed, 0)
     if not 0 <= estimator.valid_fraction < 1:
         raise ValueError(f"valid_fraction must be in 0 <= valid_fraction < 1, got {estimator.valid_fraction}")
+    if estimator.minutes is not None and not estimator.minutes > 0:
+        raise ValueError(f"minutes must be positive, got {estimator.minutes}; leave it out for no limit")
     if not estimator.learning_rate > 0:
         raise ValueError(f"learning_rate must be positive, got {estimator.learning_rate}")
 
@@ -150,28 +156,24 @@ def whitened_targets(covariances: Covariances, frames: Frames) -> tuple[Array, A
 @contextmanager
 def whitened(X: list[Array] | Streamed, frames: Frames) -> Iterator[list[Array]]:
     """Whitened trajectories in single precision: in memory, or, of streams, as memory maps while the context lasts."""
+    rank = len(frames.whitening)
     if not isinstance(X, Streamed):
-        yield [_whiten(x, frames) for x in X]
+        arrays: list[Array] = [np.empty((len(x), rank), np.float32) for x in X]
+        _whiten(X, frames, arrays)
+        yield arrays
         return
     with tempfile.TemporaryDirectory(prefix="molml-") as folder:
         maps: list[Array] = [
-            np.lib.format.open_memmap(
-                Path(folder) / f"{i}.npy", mode="w+", dtype=np.float32, shape=(length, len(frames.whitening))
-            )
+            np.lib.format.open_memmap(Path(folder) / f"{i}.npy", mode="w+", dtype=np.float32, shape=(length, rank))
             for i, length in enumerate(X.lengths)
         ]
-        for index, first, x, _ in lagged_blocks(X, 0):
-            maps[index][first : first + len(x)] = _whiten(x, frames)
+        _whiten(X, frames, maps)
         yield maps
-        del maps
 
 
-def _whiten(x: Array, frames: Frames) -> Array:
-    result = np.empty((len(x), len(frames.whitening)), np.float32)
-    for first in range(0, len(x), 65536):
-        part = slice(first, first + 65536)
-        result[part] = (x[part] - frames.mean) @ frames.whitening.T
-    return result
+def _whiten(X: list[Array] | Streamed, frames: Frames, results: list[Array]) -> None:
+    for index, first, x, _ in lagged_blocks(X, 0):
+        results[index][first : first + len(x)] = (x - frames.mean) @ frames.whitening.T
 
 
 class _Whole:
