@@ -231,8 +231,12 @@ def connected_sets(counts: Counts) -> list[Array]:
     """
     if not issparse(counts) and np.all(counts):
         return [np.arange(len(counts))]
-    graph = csr_array(counts)
+    graph = csr_array(counts, copy=issparse(counts))
+    # zeros that are stored would connect
+    graph.eliminate_zeros()
     n_sets, labels = csgraph.connected_components(graph, connection="strong")
+    if n_sets == 1:
+        return [np.arange(graph.shape[0])]
     start = np.repeat(np.arange(graph.shape[0]), np.diff(graph.indptr))
     inside = labels[start] == labels[graph.indices]
     weights = np.bincount(labels[start[inside]], graph.data[inside], n_sets)
@@ -314,7 +318,12 @@ def _check_counts(counts: Any) -> Counts:
         raise TypeError(f"counts must be numbers, got {counts.dtype}")
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.shape[0]:
         raise ValueError(f"counts must be a square matrix, got shape {counts.shape}")
-    counts = csr_array(counts, dtype=np.float64) if issparse(counts) else counts.astype(np.float64, copy=False)
+    if issparse(counts):
+        counts = csr_array(counts, dtype=np.float64, copy=True)
+        counts.sum_duplicates()
+        counts.eliminate_zeros()
+    else:
+        counts = counts.astype(np.float64, copy=False)
     values = counts.data if issparse(counts) else counts
     if not np.isfinite(values).all() or (values.size and values.min() < 0):
         raise ValueError("counts must be finite and at least 0, got a negative number, NaN or infinity")

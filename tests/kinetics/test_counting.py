@@ -164,6 +164,14 @@ def test_active_set_says_what_it_leaves_out():
             warn_of_left_out(active)
 
 
+def test_zeros_that_are_stored_connect_nothing():
+    counts = csr_array(([5.0, 3.0, 2.0, 0.0], ([0, 0, 1, 1], [0, 1, 1, 0])), shape=(2, 2))
+    assert counts.nnz == 4
+    assert [states.tolist() for states in connected_sets(counts)] == [[0], [1]]
+    active = active_set(counts)
+    assert active.states.tolist() == [0] and active.count_fraction == 0.5 and counts.nnz == 4
+
+
 def test_many_counts_matter_more_than_many_states():
     counts = np.zeros((5, 5))
     counts[0, 0] = 100
