@@ -16,6 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from molml.energy import StructureDataset, evaluate, fit
+from molml.energy.fitting import VALID_FRACTION
 
 # energy RMSE and MAE in meV/atom, force RMSE and MAE in meV/Å: Zuo et al., J. Phys. Chem. A 124, 731 (2020), the
 # published networks evaluated anew with n2p2; rMD17 force MAE of ANI (Kovács et al., JCTC 17, 7696 (2021))
@@ -61,6 +62,9 @@ def main() -> None:
             print(f"{system:<9}skipped: no data in {arguments.folder}")
             continue
         train, valid, test = found
+        if valid is None and arguments.model == "network":
+            # as fit would by itself; here so that the last column is about structures trained on
+            train, valid = train.split(VALID_FRACTION, 0)
         started = time.process_time()
         potential = fit(train, valid, model=arguments.model, minutes=arguments.minutes)
         seconds = time.process_time() - started

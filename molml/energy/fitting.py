@@ -17,13 +17,16 @@ from molml.energy.data import StructureDataset
 from molml.energy.features import SymmetryFunctions
 from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import (
+    ERROR_LIMIT,
     LeastSquares,
     NormalEquations,
     folds,
     limit_force_errors,
+    linear_forces,
     normal_equations,
     reference_energies,
     solve,
+    weighted_gram,
 )
 from molml.energy.loss import EnergyForceLoss, FeaturisedDataset
 from molml.energy.model import (
@@ -56,9 +59,9 @@ _MAX_EPOCHS = 400
 # energies enter gently and count in full at the end: forces say more of the form, energies of the level
 _ENERGY_FIRST = 1.0 / 15.0
 _TRUSTED_RATIO = 5.0
-# force errors of training structures are to stay below ten times their root mean square, which training lowers
-_FORCE_LIMIT = 4.0
-_EXCESS_WEIGHT = 10.0
+# least change of a network's linear part: what energies count against forces, and the ridge
+_ENERGY_WEIGHT, _RIDGE = 30.0, 1e-10
+_CORRECTED = 1.1
 _FEW_ATOMS = 1000  # a batch smaller than this is trained faster by one thread than by several
 
 
@@ -279,7 +282,7 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     equations = normal_equations(kernel, train, reference, n_folds=_folds(members), seed=seed, progress=show)
     best = solve(equations)
     if members == 1:
-        solutions = [limit_force_errors(kernel, train, equations, best)]
+        solutions = [_within_limit(kernel, train, equations, best)]
     else:
         fold = folds(len(train), len(equations.gram), seed)
         solutions = [_member(kernel, train, equations, best, fold, i) for i in range(members)]
@@ -314,7 +317,17 @@ def _member(
         equations.n_elements,
     )
     solution = solve(part, energy_weights=(best.energy_weight,), ridges=(best.ridge,))
-    return limit_force_errors(kernel, train.subset(np.flatnonzero(fold != left_out)), part, solution)
+    return _within_limit(kernel, train.subset(np.flatnonzero(fold != left_out)), part, solution)
+
+
+def _within_limit(
+    kernel: FeatureKernel, train: StructureDataset, equations: NormalEquations, best: LeastSquares
+) -> np.ndarray:
+    """Coefficients that leave no single force error far beyond the others."""
+    forces = linear_forces(kernel, train, best.coefficients)
+    errors = {i: own - train[i].forces[train[i].has_forces].numpy().ravel() for i, own in forces.items()}
+    gram = weighted_gram(equations, best.energy_weight)
+    return best.coefficients + limit_force_errors(kernel, train, gram, errors, ridge=best.ridge)
 
 
 def _per_atom(row_rmse: np.ndarray, train: StructureDataset) -> dict[str, float]:
@@ -381,7 +394,11 @@ def _train(
         batch_size=int(np.clip(round(100.0 * len(train) / n_atoms), 2, 8)),
         max_epochs=epochs,
         lr_schedule=cosine(),
-        weight_schedule=(lambda done: _weights(done, energy_weight)) if loss.force_limit else None,
+        weight_schedule=(
+            (lambda done: {"energy_mse": energy_weight * _ENERGY_FIRST ** (1.0 - done)})
+            if loss.forces_weight and energy_weight
+            else None
+        ),
         minutes=minutes,
         seed=seed + member,
         directory=folder if folder is None or members == 1 else folder / f"member-{member + 1}",
@@ -405,7 +422,33 @@ def _train(
             _silence(potential)
     finally:
         torch.set_num_threads(threads)
+    _correct(potential, train)
     return potential.eval()
+
+
+def _correct(potential: BehlerParrinello, train: StructureDataset) -> None:
+    """Change the linear part where training has left single force errors far beyond the others."""
+    errors = {}
+    for i in range(len(train)):
+        item = train[i]
+        if float(item.weight[0]) and bool(item.has_forces.any()):
+            error = cast(Tensor, potential.predict(item, stress=False).forces) - item.forces
+            errors[i] = error[item.has_forces].numpy().ravel()
+    if not errors:
+        return
+    every = np.concatenate(list(errors.values()))
+    # what the correction aims at is below what it is called for
+    if np.abs(every).max() <= max(_CORRECTED * ERROR_LIMIT * np.sqrt(np.mean(every**2)), 1e-3):
+        return
+    kernel, n_elements = potential.kernel, len(potential.elements)
+    gram = weighted_gram(normal_equations(kernel, train, np.zeros(n_elements), n_folds=1), _ENERGY_WEIGHT)
+    change = torch.from_numpy(limit_force_errors(kernel, train, gram, errors, ridge=_RIDGE))
+    with torch.no_grad():
+        start = 0
+        for own in potential.linear:
+            own += change[start : start + len(own)]
+            start += len(own)
+        cast(Tensor, potential.reference).add_(change[start:])
 
 
 def _n_atoms(dataset: StructureDataset) -> int:
@@ -442,15 +485,6 @@ def _soften(potential: BehlerParrinello) -> None:
             layer.weight.mul_(0.1)
 
 
-def _weights(done: float, energy_weight: float) -> dict[str, float]:
-    """Weights of the terms that change while training goes on."""
-    # what is judged in the end are plain errors; the excess only keeps single forces from being forgotten on the way
-    return {
-        "energy_mse": energy_weight * _ENERGY_FIRST ** (1.0 - done),
-        "forces_excess": _EXCESS_WEIGHT if done < 1.0 else 0.0,
-    }
-
-
 def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceLoss, float]:
     """Weights that make energies, forces and stress matter alike where least squares has left them."""
     items = [train[i] for i in range(len(train))]
@@ -460,8 +494,7 @@ def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceL
     forces = max(rmse["forces"], 1e-3)
     energy_weight = (forces / max(rmse["energy"], 1e-5)) ** 2 if any(i.has_energy[0] for i in items) else 0.0
     stress_weight = 0.1 * (forces / max(rmse["stress"], 1e-5)) ** 2 if rmse.get("stress") else 0.0
-    loss = EnergyForceLoss(energy_weight=energy_weight, stress_weight=stress_weight, force_limit=_FORCE_LIMIT * forces)
-    return loss, energy_weight
+    return EnergyForceLoss(energy_weight=energy_weight, stress_weight=stress_weight), energy_weight
 
 
 def _write_start(path: Path, start: _Start, config: dict[str, Any], data_hash: str) -> None:

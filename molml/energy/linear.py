@@ -234,90 +234,67 @@ def solve(
 def limit_force_errors(
     kernel: FeatureKernel,
     dataset: StructureDataset,
-    equations: NormalEquations,
-    solution: LeastSquares,
+    gram: np.ndarray,
+    errors: dict[int, np.ndarray],
     *,
+    ridge: float,
     limit: float = ERROR_LIMIT,
 ) -> np.ndarray:
-    """Solve again such that no force component of the data set is wrong by much more than ``limit`` times the RMSE.
+    """Least change of the coefficients that keeps every force error within ``limit`` times the RMSE.
 
     A mean over ten thousands of components does not see the one at the shortest distance, which is where a simulation
-    fails. Minimised is the sum of squares of before plus, for every force component, a thousand times the square of
-    what its error exceeds the limit by. That sum is convex and quadratic by parts: few components are beyond the limit,
-    so each pass over the structures finds those, and normal equations with their rows added are solved until the same
-    ones remain beyond.
+    fails. Minimised is the change of all predictions, d · gram · d / 2 (to which the sum of squares grows around its
+    least value), plus, for every force component, a thousand times the square of what its error exceeds the limit by.
+    That is convex and quadratic by parts: few components are beyond the limit, so each pass over the structures finds
+    those, and normal equations with their rows added are solved until the same ones remain beyond.
 
     Parameters
     ----------
     kernel : FeatureKernel
     dataset : StructureDataset
-        What the equations were made from.
-    equations : NormalEquations
-    solution : LeastSquares
-        Of :func:`solve` for these equations; its weights and ridge are kept.
+    gram : array, shape (n_columns, n_columns)
+        Of :func:`weighted_gram` for these structures.
+    errors : dict of int to array, eV/Å
+        Errors of the force components with labels, of each structure (by index) that has some and counts.
+    ridge : float
     limit : float
         In units of the root mean square error of the force components.
 
     Returns
     -------
     array, shape (n_columns,)
-        Coefficients as in ``solution``; those themselves where nothing exceeds the limit.
+        To be added to the coefficients of the linear part; zeros where nothing exceeds the limit.
     """
-    weight = np.array([solution.energy_weight**2, 1.0, STRESS_WEIGHT**2])
-    gram = np.tensordot(weight, equations.gram.sum(0), 1)
-    moment = np.tensordot(weight, equations.moment.sum(0), 1)
-    nothing = np.zeros(len(kernel.elements))
-    coefficients = solution.coefficients
+    change, now = np.zeros(len(gram)), errors
     rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    for _ in range(_MOST_PASSES):
-        errors = _force_errors(kernel, dataset, coefficients)
-        n_components = sum(len(own) for own in errors.values())
-        if not n_components:
-            break
-        rmse = (sum(float(own @ own) for own in errors.values()) / n_components) ** 0.5
+    for _ in range(_MOST_PASSES if errors else 0):
+        rmse = (sum(float(own @ own) for own in now.values()) / sum(len(own) for own in now.values())) ** 0.5
         bound = max(limit * rmse, _LEAST_LIMIT)
-        largest = {i: float(np.abs(own).max(initial=0.0)) for i, own in errors.items() if i not in rows}
+        largest = {i: float(np.abs(own).max()) for i, own in now.items() if i not in rows}
         beyond = [i for i in sorted(largest, key=lambda i: -largest[i]) if largest[i] > bound]
-        for i in beyond[:_STRUCTURES_A_PASS]:
-            rows[i] = structure_rows(kernel, dataset[i], nothing)[1]
         if not beyond:
             break
+        for i in beyond[:_STRUCTURES_A_PASS]:
+            design = structure_rows(kernel, dataset[i], np.zeros(len(kernel.elements)))[1][0]
+            rows[i] = design, -errors[i] * float(dataset[i].weight[0]) ** 0.5
         root = np.concatenate([np.full(len(rows[i][1]), float(dataset[i].weight[0]) ** 0.5) for i in rows])
         design, target = (np.concatenate(parts) for parts in zip(*rows.values(), strict=True))
-        coefficients = _bounded(
-            gram, moment, design, target, bound * root, solution.ridge, coefficients, equations.n_elements
-        )
-    return coefficients
+        change = _bounded(gram, design, target, bound * root, ridge, change, len(kernel.elements))
+        added = linear_forces(kernel, dataset, change)
+        now = {i: own + added[i] for i, own in errors.items()}
+    return change
 
 
-def _bounded(
-    gram: np.ndarray,
-    moment: np.ndarray,
-    design: np.ndarray,
-    target: np.ndarray,
-    bound: np.ndarray,
-    ridge: float,
-    start: np.ndarray,
-    n_free: int,
-) -> np.ndarray:
-    """Least squares with a stiff penalty on what the errors of ``design`` exceed ``bound`` by."""
-    coefficients, before = start, None
-    for _ in range(_MOST_STEPS):
-        error = design @ coefficients - target
-        beyond = np.abs(error) > bound
-        if before is not None and np.array_equal(beyond, before):
-            break
-        own, before = design[beyond], beyond
-        goal = target[beyond] + bound[beyond] * np.sign(error[beyond])
-        coefficients = _ridge(gram + _STIFFNESS * own.T @ own, moment + _STIFFNESS * goal @ own, ridge, n_free)
-    return coefficients
+def weighted_gram(equations: NormalEquations, energy_weight: float) -> np.ndarray:
+    """Normal matrix of all folds and labels, shape (n_columns, n_columns), weighted as :func:`solve` does."""
+    return np.tensordot([energy_weight**2, 1.0, STRESS_WEIGHT**2], equations.gram.sum(0), 1)
 
 
-def _force_errors(kernel: FeatureKernel, dataset: StructureDataset, coefficients: np.ndarray) -> dict[int, np.ndarray]:
-    """Errors of the labelled force components of every structure that counts, eV/Å."""
+def linear_forces(kernel: FeatureKernel, dataset: StructureDataset, coefficients: np.ndarray) -> dict[int, np.ndarray]:
+    """Force components that coefficients give, eV/Å, where there are labels, for each structure that counts."""
     bounds = np.cumsum([0, *(centre.n_functions for centre in kernel.tables.centres)])
     own = [coefficients[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
-    errors = {}
+    found = {}
     for i in range(len(dataset)):
         item = dataset[i]
         if float(item.weight[0]) and bool(item.has_forces.any()):
@@ -325,9 +302,30 @@ def _force_errors(kernel: FeatureKernel, dataset: StructureDataset, coefficients
             near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, vectors)
             weights = [np.tile(c, (len(atoms), 1)) for c, atoms in zip(own, near.atoms, strict=True)]
             gradient = torch.from_numpy(kernel.vjp(near, kernel.moments(near), weights))
-            forces, _ = forces_and_virial(item, vectors, gradient)
-            errors[i] = (forces - item.forces)[item.has_forces].numpy().ravel()
-    return errors
+            found[i] = forces_and_virial(item, vectors, gradient)[0][item.has_forces].numpy().ravel()
+    return found
+
+
+def _bounded(
+    gram: np.ndarray,
+    design: np.ndarray,
+    target: np.ndarray,
+    bound: np.ndarray,
+    ridge: float,
+    start: np.ndarray,
+    n_free: int,
+) -> np.ndarray:
+    """Least x · gram · x with a stiff penalty on what design · x - target exceeds ``bound`` by."""
+    x, before = start, None
+    for _ in range(_MOST_STEPS):
+        error = design @ x - target
+        beyond = np.abs(error) > bound
+        if before is not None and np.array_equal(beyond, before):
+            break
+        own, before = design[beyond], beyond
+        goal = target[beyond] + bound[beyond] * np.sign(error[beyond])
+        x = _ridge(gram + _STIFFNESS * own.T @ own, _STIFFNESS * goal @ own, ridge, n_free)
+    return x
 
 
 def _ridge(gram: np.ndarray, moment: np.ndarray, ridge: float, n_free: int) -> np.ndarray:

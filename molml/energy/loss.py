@@ -208,35 +208,18 @@ class EnergyForceLoss:
     ----------
     energy_weight, forces_weight, stress_weight : float
         Of each term in the objective; with 0 it is a metric.
-    force_limit : float, eV/Å, optional
-        Adds the term ``forces_excess``: the squares of what errors of force components exceed this limit by, as a mean
-        over all components, so that single large errors count by more than their small share in the mean.
-    excess_weight : float
-        Of that term.
 
     Raises
     ------
     ValueError
-        For a negative weight, or a limit that is not positive.
+        For a negative weight.
     """
 
-    def __init__(
-        self,
-        *,
-        energy_weight: float = 1.0,
-        forces_weight: float = 1.0,
-        stress_weight: float = 0.0,
-        force_limit: float | None = None,
-        excess_weight: float = 0.0,
-    ) -> None:
-        weights = {"energy": energy_weight, "forces": forces_weight, "stress": stress_weight, "excess": excess_weight}
-        for name, value in weights.items():
+    def __init__(self, *, energy_weight: float = 1.0, forces_weight: float = 1.0, stress_weight: float = 0.0) -> None:
+        for name, value in (("energy", energy_weight), ("forces", forces_weight), ("stress", stress_weight)):
             if not value >= 0:
                 raise ValueError(f"{name}_weight must not be negative, got {value}")
-        if force_limit is not None and not force_limit > 0:
-            raise ValueError(f"force_limit must be positive (eV/Å), got {force_limit}")
         self.energy_weight, self.forces_weight, self.stress_weight = energy_weight, forces_weight, stress_weight
-        self.force_limit, self.excess_weight = force_limit, excess_weight
 
     def __call__(self, model: nn.Module, batch: Featurised) -> dict[str, Term]:
         """Terms for a model with ``atomic_energies`` and ``kernel`` (LinearPotential, BehlerParrinello)."""
@@ -257,15 +240,12 @@ class EnergyForceLoss:
         atom_weight = data.weight[data.structure] * data.has_forces
         periodic = data.weight * data.has_stress
         stress = virial / torch.where(data.volume > 0, data.volume, 1.0)[:, None, None]
-        force_error, n_components = forces - data.forces, 3 * atom_weight.sum()
-        terms = {
+        return {
             "energy_mse": Term((counted * energy_error**2).sum(), counted.sum(), self.energy_weight),
-            "forces_mse": Term((atom_weight[:, None] * force_error**2).sum(), n_components, self.forces_weight),
+            "forces_mse": Term(
+                (atom_weight[:, None] * (forces - data.forces) ** 2).sum(), 3 * atom_weight.sum(), self.forces_weight
+            ),
             "stress_mse": Term(
                 (periodic[:, None, None] * (stress - data.stress) ** 2).sum(), 9 * periodic.sum(), self.stress_weight
             ),
         }
-        if self.force_limit is not None:
-            excess = (force_error.abs() - self.force_limit).clamp(min=0.0)
-            terms["forces_excess"] = Term((atom_weight[:, None] * excess**2).sum(), n_components, self.excess_weight)
-        return terms

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from molml.energy import StructureDataset, evaluate, fit
 
@@ -31,7 +30,6 @@ def test_linear_potential_beats_the_published_network(element: str, published: t
     metrics = evaluate(potential, StructureDataset(DATA / f"{element}_test.xyz.xz")).metrics
     found = [metrics[name] for name in ("energy_rmse", "energy_mae", "forces_rmse", "forces_mae")]
     assert all(mine < theirs for mine, theirs in zip(found, published, strict=True)), found
-    train = train.with_cutoff(potential.cutoff)
-    squares = [(potential.predict(train[i]).forces - train[i].forces).square() for i in range(len(train))]
-    worst = max(float(square.mean()) for square in squares) ** 0.5
-    assert worst < 10.0 * float(torch.cat(squares).mean()) ** 0.5
+    # no force component of any training structure is far off
+    metrics = evaluate(potential, train).metrics
+    assert metrics["forces_max"] < 10.0 * metrics["forces_rmse"]

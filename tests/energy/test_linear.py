@@ -18,10 +18,12 @@ from molml.energy.linear import (
     folds,
     forward_selection,
     limit_force_errors,
+    linear_forces,
     normal_equations,
     reference_energies,
     solve,
     structure_rows,
+    weighted_gram,
 )
 from molml.energy.model import FeatureStatistics
 
@@ -329,48 +331,53 @@ def odd_one_out(structures: list[Atoms], truth: np.ndarray, weight: float = 1.0)
     return StructureDataset(frames, cutoff=CUTOFF)
 
 
+def limited(data: StructureDataset, limit: float = 8.0) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of least squares, and how the limit changes them."""
+    kernel, equations = FeatureKernel(FUNCTIONS), equations_of(data)
+    best = solve(equations)
+    forces = linear_forces(kernel, data, best.coefficients)
+    errors = {i: own - data[i].forces[data[i].has_forces].numpy().ravel() for i, own in forces.items()}
+    gram = weighted_gram(equations, best.energy_weight)
+    change = limit_force_errors(kernel, data, gram, errors, ridge=best.ridge, limit=limit)
+    return best.coefficients, change
+
+
 def test_no_force_error_far_beyond_the_others(structures: list[Atoms], truth: np.ndarray) -> None:
     data = odd_one_out(structures, truth)
-    equations = equations_of(data)
-    plain = solve(equations)
-    before, after = (
-        worst(data, c)
-        for c in (plain.coefficients, limit_force_errors(FeatureKernel(FUNCTIONS), data, equations, plain))
-    )
+    coefficients, change = limited(data)
+    before, after = worst(data, coefficients), worst(data, coefficients + change)
     assert before[0] > 10.0 * before[1]
     assert after[0] < 8.5 * after[1]
     # the price is a larger mean: least squares without the limit has the smallest there is
     assert before[1] < after[1]
     # and a limit that nothing exceeds changes nothing
-    loose = limit_force_errors(FeatureKernel(FUNCTIONS), data, equations, plain, limit=100.0)
-    assert loose is plain.coefficients
+    assert not limited(data, limit=100.0)[1].any()
 
 
 def test_bounded_least_squares_minimise_their_objective() -> None:
     rng = np.random.default_rng(3)
     design, target = rng.normal(size=(200, 6)), rng.standard_t(2, size=200)
-    gram, moment = design.T @ design, design.T @ target
-    start = np.linalg.solve(gram, moment)
-    found = _bounded(gram, moment, design, target, np.full(200, 4.0), 0.0, start, 0)
+    gram = design.T @ design
+    found = _bounded(gram, design, target, np.full(200, 4.0), 0.0, np.zeros(6), 0)
     error = design @ found - target
     excess = np.sign(error) * np.maximum(np.abs(error) - 4.0, 0.0)
     assert 0 < np.count_nonzero(excess) < 50
-    slope = design.T @ (error + 1000.0 * excess)
-    assert np.abs(slope).max() < 1e-6 * np.abs(moment).max()
-    # a control: plain least squares do not
-    error = design @ start - target
-    assert np.abs(design.T @ (np.sign(error) * np.maximum(np.abs(error) - 4.0, 0.0))).max() > 1.0
+    stiff = 1000.0 * design.T @ excess
+    assert np.abs(gram @ found + stiff).max() < 1e-6 * np.abs(stiff).max()
+
+
+def test_forces_of_coefficients(structures: list[Atoms], truth: np.ndarray) -> None:
+    data = labelled(structures, truth)
+    forces = linear_forces(FeatureKernel(FUNCTIONS), data, truth)
+    assert sorted(forces) == list(range(len(data)))
+    for i, own in forces.items():
+        np.testing.assert_allclose(own, data[i].forces.numpy().ravel(), rtol=0, atol=1e-10)
 
 
 def test_the_limit_leaves_out_what_does_not_count(structures: list[Atoms], truth: np.ndarray) -> None:
-    data = odd_one_out(structures, truth, weight=0.0)
-    equations = equations_of(data)
-    plain = solve(equations)
-    assert limit_force_errors(FeatureKernel(FUNCTIONS), data, equations, plain) is plain.coefficients
-    energies = labelled(structures, truth, ("energy",))
-    equations = equations_of(energies)
-    plain = solve(equations)
-    assert limit_force_errors(FeatureKernel(FUNCTIONS), energies, equations, plain) is plain.coefficients
+    assert limited(odd_one_out(structures, truth))[1].any()
+    assert not limited(odd_one_out(structures, truth, weight=0.0))[1].any()
+    assert not limited(labelled(structures, truth, ("energy",)))[1].any()
 
 
 def test_folds_are_equal_parts() -> None:

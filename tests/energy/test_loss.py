@@ -93,24 +93,6 @@ def test_training_and_evaluation_say_the_same(dataset: StructureDataset) -> None
     )
 
 
-def test_excess_by_hand(dataset: StructureDataset) -> None:
-    model = network(dataset).eval()
-    batch = batch_of(dataset, model)
-    plain, limited = EnergyForceLoss()(model, batch), EnergyForceLoss(force_limit=0.8, excess_weight=5.0)(model, batch)
-    assert list(limited) == [*plain, "forces_excess"]
-    assert all(torch.equal(plain[name].total, limited[name].total) for name in plain)
-    excess = 0.0
-    for i, w in ((1, 0.5), (2, 2.0), (3, 3.0)):
-        error = (model.predict(dataset[i]).forces - dataset[i].forces).abs()
-        excess += w * float(torch.where(error > 0.8, (error - 0.8) ** 2, 0.0).sum())
-    assert excess > 0.1
-    assert float(limited["forces_excess"].total.detach()) == pytest.approx(excess, rel=1e-12)
-    assert float(limited["forces_excess"].count) == float(plain["forces_mse"].count)
-    assert limited["forces_excess"].weight == 5.0
-    # nothing is beyond a limit above all errors
-    assert float(EnergyForceLoss(force_limit=100.0)(model, batch)["forces_excess"].total.detach()) == 0.0
-
-
 def test_terms_without_labels_count_nothing(dataset: StructureDataset) -> None:
     model = network(dataset)
     terms = EnergyForceLoss()(model, batch_of(dataset.subset([0]), model))
@@ -118,11 +100,11 @@ def test_terms_without_labels_count_nothing(dataset: StructureDataset) -> None:
     assert [float(term.total.detach()) for term in list(terms.values())[1:]] == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["energy_mse", "forces_mse", "stress_mse", "forces_excess"])
+@pytest.mark.parametrize("name", ["energy_mse", "forces_mse", "stress_mse"])
 def test_gradient_by_the_weights_is_that_of_differences(dataset: StructureDataset, name: str) -> None:
     model = network(dataset).train()
     batch = batch_of(dataset, model)
-    loss = EnergyForceLoss(force_limit=0.8)
+    loss = EnergyForceLoss()
     parameters = [p for p in model.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(
         loss(model, batch)[name].total, parameters, allow_unused=True, materialize_grads=True
@@ -266,8 +248,6 @@ def test_refusals(dataset: StructureDataset) -> None:
         FeaturisedDataset(dataset, FeatureKernel(FUNCTIONS), memory=-1.0)
     with pytest.raises(ValueError, match="derivatives must be 'auto', 'keep' or 'compute', got 'all'"):
         FeaturisedDataset(dataset, FeatureKernel(FUNCTIONS), derivatives="all")
-    with pytest.raises(ValueError, match=r"force_limit must be positive \(eV/Å\), got 0.0"):
-        EnergyForceLoss(force_limit=0.0)
-    for name in ("energy", "forces", "stress", "excess"):
+    for name in ("energy", "forces", "stress"):
         with pytest.raises(ValueError, match=f"{name}_weight must not be negative, got -1.0"):
             EnergyForceLoss(**{f"{name}_weight": -1.0})
