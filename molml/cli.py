@@ -118,7 +118,12 @@ def run_demo(arguments: argparse.Namespace) -> int:
         # an earlier demo is set aside, never deleted
         *("--output", str(output / "energy"), "--minutes", f"{arguments.minutes:g}", "--overwrite"),
     ]
-    for job in [fit_ethanol]:
+    alanine = molml.datasets.path("alanine-dipeptide")
+    compare_alanine = [
+        *("kinetics", "compare", str(alanine / "*.xtc"), "--top", str(alanine / "topology.pdb"), "--lag", "5 ps"),
+        *("--output", str(output / "kinetics"), "--overwrite"),
+    ]
+    for job in [fit_ethanol, compare_alanine]:
         print(f"$ molml {shlex.join(job)}", flush=True)
         status = main(["--debug", *job] if arguments.debug else job)
         if status:

@@ -19,7 +19,7 @@ from molml.training import TrainingInterrupted
 
 @pytest.fixture
 def command(monkeypatch):
-    """Make `molml energy fit DATA --output DIR` run the given function."""
+    """Make `molml energy fit DATA --output DIR` and `molml kinetics compare …` run the given function."""
 
     def install(function):
         def add_parser(commands):
@@ -33,7 +33,17 @@ def command(monkeypatch):
             action.add_argument("--overwrite", action="store_true")
             action.set_defaults(run=function)
 
+        def add_kinetics(commands):
+            actions = commands.add_parser("kinetics").add_subparsers(required=True)
+            action = actions.add_parser("compare")
+            action.add_argument("trajectories", nargs="+")
+            for option in ("--top", "--lag", "--output"):
+                action.add_argument(option)
+            action.add_argument("--overwrite", action="store_true")
+            action.set_defaults(run=function)
+
         monkeypatch.setattr("molml.energy.cli.add_parser", add_parser)
+        monkeypatch.setattr("molml.kinetics.cli.add_parser", add_kinetics)
 
     return install
 
@@ -125,7 +135,7 @@ def test_help_and_version(capsys):
             main(line)
         assert stop.value.code == 0
     output = capsys.readouterr().out
-    assert all(name in output for name in ("energy", "data", "demo", "info", "doctor"))
+    assert all(name in output for name in ("energy", "kinetics", "data", "demo", "info", "doctor"))
     assert output.endswith(f"molml {molml.__version__}\n")
 
 
@@ -232,19 +242,26 @@ def test_doctor_works_without_an_installation(monkeypatch):
 
 def test_demo_runs_commands_that_can_be_repeated(command, tmp_path, capsys):
     def run(arguments: Namespace) -> int:
-        assert all(Path(file).is_file() for file in (arguments.data, arguments.valid, arguments.test))
+        told = vars(arguments)
+        files = [told[name] for name in ("data", "valid", "test", "top") if name in told]
+        assert len(files) in (1, 3) and all(Path(file).is_file() for file in files)
         Path(arguments.output).mkdir(parents=True)
         for name in (".lock", "model.molml", "report.html"):
-            (Path(arguments.output) / name).write_text(str(arguments.minutes))
+            (Path(arguments.output) / name).write_text(str(told.get("minutes")))
         return 0
 
     command(run)
     assert main(["demo", "--output", str(tmp_path / "results"), "--minutes", "0.5"]) == 0
     output = capsys.readouterr().out
     assert output.startswith("$ molml energy fit ")
-    folder = tmp_path / "results" / "energy"
-    assert output.splitlines()[-2:] == [f"  {folder / 'report.html'}", f"  {folder / 'model.molml'}"]
-    assert (folder / "report.html").read_text() == "0.5"
+    assert [line[:25] for line in output.splitlines() if line.startswith("$")] == [
+        output[:25],
+        "$ molml kinetics compare ",
+    ]
+    energy, kinetics = (tmp_path / "results" / name for name in ("energy", "kinetics"))
+    reports = [f"  {folder / 'report.html'}" for folder in (energy, kinetics)]
+    assert output.splitlines()[-4:] == [*reports, *(f"  {folder / 'model.molml'}" for folder in (energy, kinetics))]
+    assert (energy / "report.html").read_text() == "0.5"
 
 
 def test_demo_stops_at_an_error(command, tmp_path, capsys):
@@ -261,3 +278,5 @@ def test_demo(tmp_path):
         assert main(["demo", "--output", str(tmp_path), "--minutes", "0.2"]) == 0
     written = {path.name for path in (tmp_path / "energy").iterdir()}
     assert {"model.molml", "metrics.json", "metrics.jsonl", "report.html"} <= written
+    written = {path.name for path in (tmp_path / "kinetics").iterdir()}
+    assert {"tica.molml", "reversible-vampnet.molml", "metrics.json", "report.html"} <= written
