@@ -46,7 +46,7 @@ from molml.kinetics.networks import (
 
 __all__ = ["Autoencoder", "TimeLaggedAutoencoder", "VariationalTimeLaggedAutoencoder"]
 
-_N_STEPS = 4000  # unless max_epochs is given
+_N_STEPS = 2000  # unless max_epochs is given
 
 
 @final

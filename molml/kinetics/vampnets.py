@@ -40,7 +40,7 @@ from molml.kinetics.networks import (
 
 __all__ = ["ReversibleVAMPNet", "VAMPNet"]
 
-_N_STEPS = 2000  # unless max_epochs is given
+_N_STEPS = 1500  # unless max_epochs is given
 
 
 @final
@@ -68,7 +68,9 @@ class VAMPNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     whitening_ : ndarray (rank, n_features)
         Of the frames that begin a pair.
     encoder_ : MLP
-    rotation_, shift_ : ndarray (n_components, n_components), (n_components,)
+        With a few outputs more than there are coordinates: had it found a faster process first, a network with a single
+        output would never leave it.
+    rotation_, shift_ : ndarray (n_components, n_outputs), (n_components,)
         Encoder's outputs -> coordinates.
     eigenvalues_ : ndarray (n_components,)
         Absolute eigenvalues of the coordinates' Koopman matrix, descending.
@@ -85,10 +87,10 @@ class VAMPNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         lagtime: int = 1,
         n_components: int = 2,
         *,
-        hidden: Sequence[int] = (200, 100),
+        hidden: Sequence[int] = (64, 64),
         activation: str = "tanh",
         max_epochs: int | None = None,
-        batch_size: int = 1000,
+        batch_size: int = 500,
         learning_rate: float = 1e-2,
         valid_fraction: float = 0.2,
         patience: int | None = None,
@@ -258,7 +260,9 @@ class ReversibleVAMPNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     whitening_ : ndarray (rank, n_features)
         Of the frames that begin a pair.
     encoder_ : MLP
-    rotation_, shift_ : ndarray (n_components, n_components), (n_components,)
+        With a few outputs more than there are coordinates: had it found a faster process first, a network with a single
+        output would never leave it.
+    rotation_, shift_ : ndarray (n_components, n_outputs), (n_components,)
         Encoder's outputs -> coordinates.
     eigenvalues_ : ndarray (n_components,)
         Autocorrelations of the coordinates over the lag time, descending.
@@ -275,10 +279,10 @@ class ReversibleVAMPNet(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         lagtime: int = 1,
         n_components: int = 2,
         *,
-        hidden: Sequence[int] = (200, 100),
+        hidden: Sequence[int] = (64, 64),
         activation: str = "tanh",
         max_epochs: int | None = None,
-        batch_size: int = 1000,
+        batch_size: int = 500,
         learning_rate: float = 1e-2,
         valid_fraction: float = 0.2,
         patience: int | None = None,
