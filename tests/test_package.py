@@ -80,7 +80,7 @@ filters = list(warnings.filters)
 print(torch.rand(1).item(), torch.get_default_dtype(), torch.get_num_threads(), logging.root.handlers)
 print(warnings.filters == filters)
 """
-    imports = "import molml.datasets, molml.energy.fitting, molml.kinetics.comparison, molml.nn, molml.training"
+    imports = "import molml.datasets, molml.energy.fitting, molml.io, molml.kinetics, molml.nn, molml.training"
     outputs = [subprocess.check_output([sys.executable, "-c", code.format(text)]) for text in (imports, "")]
     assert outputs[0] == outputs[1]
 
