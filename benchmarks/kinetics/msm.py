@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from molml.kinetics.bayesian import BayesianMarkovStateModel
 from molml.kinetics.counting import active_set, transition_counts
 from molml.kinetics.markov import MarkovStateModel
-from molml.kinetics.pcca import pcca
+from molml.kinetics.metastable import pcca
 
 PEER = importlib.util.find_spec("deeptime") is not None
 

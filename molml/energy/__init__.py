@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from molml.energy.loss import EnergyForceLoss
     from molml.energy.metrics import evaluate
     from molml.energy.model import BehlerParrinello, Committee, LinearPotential, Prediction
+    from molml.energy.n2p2 import read_n2p2, write_n2p2
+    from molml.energy.runner_data import read_runner_data, write_runner_data
     from molml.energy.selection import automatic_functions
 
 _HOMES = {
@@ -30,6 +32,10 @@ _HOMES = {
     "Prediction": "model",
     "EnergyForceLoss": "loss",
     "Calculator": "calculator",
+    "read_n2p2": "n2p2",
+    "write_n2p2": "n2p2",
+    "read_runner_data": "runner_data",
+    "write_runner_data": "runner_data",
 }
 
 __all__ = [
@@ -45,7 +51,11 @@ __all__ = [
     "automatic_functions",
     "evaluate",
     "fit",
+    "read_n2p2",
+    "read_runner_data",
     "read_structures",
+    "write_n2p2",
+    "write_runner_data",
 ]
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from molml.kinetics.linear import PCA, TICA, VAMP
     from molml.kinetics.markov import MarkovStateModel
     from molml.kinetics.mixture import GaussianMixtureVAE
+    from molml.kinetics.validation import chapman_kolmogorov, implied_timescales
     from molml.kinetics.vampnets import ReversibleVAMPNet, VAMPNet
 
 _HOMES = {
@@ -61,6 +62,9 @@ _HOMES = {
     "KMeans": "clustering",
     "GaussianMixture": "clustering",
     "MarkovStateModel": "markov",
+    "pcca": "metastable",
+    "implied_timescales": "validation",
+    "chapman_kolmogorov": "validation",
     "BayesianMarkovStateModel": "bayesian",
     "compare": "comparison",
     "Comparison": "comparison",
@@ -96,11 +100,14 @@ __all__ = [
     "VAMPNet",
     "VariationalTimeLaggedAutoencoder",
     "align",
+    "chapman_kolmogorov",
     "compare",
     "features_from_names",
+    "implied_timescales",
     "load_topology",
     "openmm_force",
     "parse_lag",
+    "pcca",
     "plumed_input",
     "time_blocks",
 ]

@@ -75,7 +75,7 @@ def _add_compare(actions: Any) -> None:
         nargs="+",
         help="coordinates one knows, to correlate with; `none` for none (default: torsions, where there are any)",
     )
-    action.add_argument("--folds", metavar="N", type=int, default=5, help="held-out blocks of time (default: 5)")
+    action.add_argument("--folds", metavar="N", type=int, default=4, help="held-out blocks of time (default: 4)")
     action.add_argument(
         "--states", metavar="N", type=int, default=200, help="most cells of Markov models (default: 200)"
     )
@@ -227,9 +227,10 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from molml.kinetics.comparison import compare
     from molml.kinetics.report import write_report
     from molml.training.directory import run_directory
+    from molml.training.threads import limit_threads
 
-    if arguments.threads is not None and arguments.threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {arguments.threads}")
+    limit_threads(arguments.threads)  # refuses what is none
+    limit_threads(1)  # the cores are for processes
     given = _read(arguments)
     reference = _read_reference(arguments, given)
     lag, timestep = _lag(arguments.lag, given)

@@ -33,8 +33,8 @@ from molml.kinetics.data import (
 from molml.kinetics.discretisation import N_CELLS, Markov, cells_of, finite, markov_model, timescale_metrics
 from molml.kinetics.linear import PCA, TICA, VAMP
 from molml.kinetics.markov import MarkovStateModel
+from molml.kinetics.metastable import pcca
 from molml.kinetics.metrics import canonical_correlations, vamp_score
-from molml.kinetics.pcca import pcca
 from molml.kinetics.vampnets import ReversibleVAMPNet, VAMPNet
 
 __all__ = ["METHODS", "Comparison", "Coordinate", "Reference", "compare"]
@@ -195,7 +195,7 @@ def compare(
     reference: Trajectories | None = None,
     reference_names: Sequence[str] = (),
     timestep: float = 1.0,
-    n_folds: int = 5,
+    n_folds: int = 4,
     n_states: int = N_CELLS,
     max_epochs: int | None = None,
     seed: int = 0,

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from molml.io import write_atomic
 from molml.kinetics.discretisation import Markov, timescale_metrics
-from molml.kinetics.pcca import pcca
+from molml.kinetics.metastable import pcca
 from molml.kinetics.plots import (
     plot_chapman_kolmogorov,
     plot_free_energy,
@@ -276,7 +277,9 @@ def _test(markov: Markov, n_sets: int) -> ChapmanKolmogorov | None:
     most = min(5, min(map(len, states)) // (2 * model.lagtime))
     if most < 2:
         return None
-    return chapman_kolmogorov(model, states, range(1, most + 1), sets.memberships, progress=False)
+    # threads that wait for each other at every small matrix cost many times what they save
+    with threadpool_limits(1):
+        return chapman_kolmogorov(model, states, range(1, most + 1), sets.memberships, n_samples=50, progress=False)
 
 
 def _reference_timescales(comparison: Comparison) -> Floats | None:

@@ -158,7 +158,7 @@ def chapman_kolmogorov(
     multiples : sequence of int
         Of the lag time.
     sets : array (n_active, n_sets)
-        Memberships, at least 0, rows adding up to 1: those of `molml.kinetics.pcca.pcca`, say.
+        Memberships, at least 0, rows adding up to 1: those of `molml.kinetics.metastable.pcca`, say.
     n_samples : int
         Of the posterior, for every multiple.
     confidence : float

@@ -6,7 +6,7 @@ from deeptime.markov import TransitionCountEstimator
 from deeptime.markov.msm import MaximumLikelihoodMSM
 
 from molml.kinetics.markov import MarkovStateModel
-from molml.kinetics.pcca import pcca
+from molml.kinetics.metastable import pcca
 from molml.kinetics.validation import chapman_kolmogorov, implied_timescales
 
 

@@ -8,9 +8,9 @@ from deeptime.markov import pcca as deeptime_pcca
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molml.kinetics import pcca as module
+from molml.kinetics import metastable as module
 from molml.kinetics.markov import MarkovStateModel
-from molml.kinetics.pcca import pcca
+from molml.kinetics.metastable import pcca
 
 
 def blocks(sizes, between, seed=0):
