@@ -2,9 +2,12 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import ase.io
+import mdtraj
+import numpy as np
 import pytest
 
 import molml.datasets
@@ -22,30 +25,46 @@ def run_python(code: str) -> None:
 
 def run_bash(code: str) -> None:
     for line in code.splitlines():
-        program, *arguments = shlex.split(line.replace("$ETHANOL", str(molml.datasets.path("ethanol"))))
+        for variable, name in (("$ETHANOL", "ethanol"), ("$ALANINE", "alanine-dipeptide")):
+            line = line.replace(variable, str(molml.datasets.path(name)))
+        program, *arguments = shlex.split(line)
         assert program == "molml"
         assert main(arguments) == 0
 
 
 @pytest.fixture
-def small_ethanol(tmp_path_factory, monkeypatch):
-    """Every fifteenth structure, in the place of the data set: a reader has minutes, a test has seconds."""
-    folder, whole = tmp_path_factory.mktemp("ethanol"), molml.datasets.path("ethanol")
+def small_data(tmp_path_factory, monkeypatch):
+    """Every fifteenth structure or frame, in the place of the data sets: a reader has minutes, a test has seconds."""
+    folder, path = tmp_path_factory.mktemp("data"), molml.datasets.path
+    (folder / "ethanol").mkdir()
     for name in ("train", "valid", "test"):
-        ase.io.write(folder / f"{name}.xyz.xz", read_structures(whole / f"{name}.xyz.xz")[::15], format="extxyz")
-    monkeypatch.setattr(molml.datasets, "path", lambda name: folder)
+        structures = read_structures(path("ethanol") / f"{name}.xyz.xz")[::15]
+        ase.io.write(folder / "ethanol" / f"{name}.xyz.xz", structures, format="extxyz")
+    (folder / "alanine-dipeptide").mkdir()
+    whole = path("alanine-dipeptide")
+    shutil.copy(whole / "topology.pdb", folder / "alanine-dipeptide")
+    for run in (1, 4):
+        frames = mdtraj.load(whole / f"run-{run}.xtc", top=whole / "topology.pdb")[::15]
+        frames.time = 2.5 * np.arange(len(frames))  # of which the lag time of 5 ps is a multiple
+        frames.save_xtc(str(folder / "alanine-dipeptide" / f"run-{run}.xtc"))
+    monkeypatch.setattr(molml.datasets, "path", lambda name: folder / name)
 
 
-@pytest.mark.usefixtures("small_ethanol")
+@pytest.mark.usefixtures("small_data")
 def test_code_blocks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert [language for language, _ in BLOCKS] == ["bash", "python", "bash"]
+    assert [language for language, _ in BLOCKS] == ["bash", "python", "bash", "python", "bash"]
     for language, code in BLOCKS:
         quick = re.sub(r"minutes([ =])\d+", r"minutes\g<1>0.05", code)
+        quick = re.sub(r"max_epochs=\d+", "max_epochs=1", quick)
+        quick = quick.replace("kinetics compare ", "kinetics compare --epochs 1 --folds 2 --threads 1 ")
         {"python": run_python, "bash": run_bash}[language](quick)
-    assert {path.name for path in tmp_path.iterdir()} == {"ethanol", "ethanol.molml"}
-    assert (tmp_path / "ethanol" / "report.html").is_file()
-    assert " eV/Å\n" in capsys.readouterr().out
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"ethanol", "ethanol.molml", "alanine", "structures", "markov", "plumed.dat"}
+    assert all((tmp_path / name / "report.html").is_file() for name in ("ethanol", "alanine", "markov"))
+    output = capsys.readouterr().out
+    assert " eV/Å\n" in output
+    assert output.rstrip().rpartition("\n\n")[0].count(" ps\n") > 0
 
 
 def test_links_lead_somewhere():
