@@ -25,6 +25,9 @@ def add_parser(subparsers: Any) -> None:
     action = actions.add_parser("make", help="make an embedded data set again with its recipe")
     action.add_argument("name", metavar="NAME")
     action.add_argument("--seed", type=int, help="another seed than the card's")
+    action.add_argument(
+        "--temperature", type=float, metavar="K", help="another temperature than the card's, if it has one"
+    )
     action.add_argument("--output", metavar="DIR", help="folder to write to (default: NAME)")
     action.set_defaults(run=run_make)
     action = actions.add_parser("download", help="fetch a public data set into the cache")
@@ -74,8 +77,8 @@ def run_show(arguments: argparse.Namespace) -> int:
     if entry["files"]:
         print("\nfiles in " + str(files.folder(arguments.name)))
     for file in entry["files"]:
-        count = f"  {file['structures']} structures" if "structures" in file else ""
-        print(f"  {file['name']}  {file['bytes']} bytes{count}\n    sha256 {file['sha256']}")
+        counts = [f"  {file[unit]} {unit}" for unit in ("structures", "frames") if unit in file]
+        print(f"  {file['name']}  {file['bytes']} bytes{''.join(counts)}\n    sha256 {file['sha256']}")
         if "url" in file:
             print(f"    {file['url']}")
     return 0
@@ -89,7 +92,7 @@ def run_path(arguments: argparse.Namespace) -> int:
 
 def run_make(arguments: argparse.Namespace) -> int:
     """Run a recipe and compare the result with the distributed files."""
-    folder = files.make(arguments.name, seed=arguments.seed, output=arguments.output)
+    folder = files.make(arguments.name, seed=arguments.seed, temperature=arguments.temperature, output=arguments.output)
     print(f"written to {folder}")
     for name, verdict in files.compare(arguments.name, folder).items():
         print(f"  {name}  {verdict}")

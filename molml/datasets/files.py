@@ -84,7 +84,13 @@ def path(name: str) -> Path:
     return place
 
 
-def make(name: str, *, seed: int | None = None, output: str | os.PathLike[str] | None = None) -> Path:
+def make(
+    name: str,
+    *,
+    seed: int | None = None,
+    temperature: float | None = None,
+    output: str | os.PathLike[str] | None = None,
+) -> Path:
     """Make an embedded data set again with its recipe, in one thread.
 
     Parameters
@@ -93,6 +99,8 @@ def make(name: str, *, seed: int | None = None, output: str | os.PathLike[str] |
         An embedded data set.
     seed : int, optional
         Seed of the recipe; the card's seed, which gives the distributed files, unless told.
+    temperature : float, optional
+        In K, of a recipe whose card has one; the card's unless told.
     output : path-like, optional
         Folder to write to; a new folder called as the data set in the working directory unless told.
 
@@ -104,7 +112,7 @@ def make(name: str, *, seed: int | None = None, output: str | os.PathLike[str] |
     Raises
     ------
     ValueError
-        If the data set has no recipe here.
+        If the data set has no recipe here, or its recipe has no temperature to choose.
     ModuleNotFoundError
         If a package the recipe needs is missing.
     FileExistsError
@@ -115,6 +123,8 @@ def make(name: str, *, seed: int | None = None, output: str | os.PathLike[str] |
     entry = card(name)
     if not entry["embedded"]:
         raise ValueError(f"only an embedded data set has a recipe, got {name!r}; {_how_to_get(entry)}")
+    if temperature is not None and "temperature" not in entry:
+        raise ValueError(f"the recipe of {name!r} has no temperature to choose, got {temperature}; leave it out")
     missing = [package for package in entry["requires"] if importlib.util.find_spec(package) is None]
     if missing:
         raise ModuleNotFoundError(f"the recipe of {name!r} needs {', '.join(missing)}: pip install {' '.join(missing)}")
@@ -126,6 +136,8 @@ def make(name: str, *, seed: int | None = None, output: str | os.PathLike[str] |
     recipe = embedded_folder() / name / "make.py"
     number = entry["seed"] if seed is None else seed
     command = [sys.executable, str(recipe), "--seed", str(number), "--output", str(target)]
+    if temperature is not None:
+        command += ["--temperature", str(temperature)]
     # sums over several threads change the last bits, and with them a chaotic trajectory
     status = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
     if status != 0:

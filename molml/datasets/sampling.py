@@ -5,11 +5,15 @@ import lzma
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ase.io
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
+
+if TYPE_CHECKING:
+    import mdtraj
 
 POSITION_DECIMALS = 8
 LABEL_DECIMALS = 8
@@ -157,14 +161,62 @@ def write_set(output: Path, parts: Mapping[str, Sequence[Atoms]], card: Path) ->
         The card beside the recipe: everything before its first ``[[files]]`` is kept, the rest is written anew.
     """
     output.mkdir(parents=True, exist_ok=True)
-    text = card.read_text(encoding="utf-8").split("[[files]]")[0].rstrip() + "\n"
+    facts = []
     for name, frames in parts.items():
         path = output / f"{name}.xyz.xz"
         write_frames(path, frames)
+        facts.append((path, f"structures = {len(frames)}", values_hash(read_frames(path))))
+    _write_card(card, output, facts)
+
+
+def write_trajectories(
+    output: Path, topology: "mdtraj.Topology", runs: Sequence[np.ndarray], *, frame_time: float, card: Path
+) -> None:
+    """Write the heavy atoms of independent runs, each frame centred, and the card with the facts of the written files.
+
+    Parameters
+    ----------
+    output : Path
+        Folder; made when missing. ``topology.pdb`` holds the first frame, ``run-1.xtc`` … the runs (0.01 Å).
+    topology : mdtraj.Topology
+    runs : sequence of array (n_frames, n_atoms, 3), nm
+    frame_time : float, ps
+    card : Path
+        The card beside the recipe: everything before its first ``[[files]]`` is kept, the rest is written anew.
+    """
+    import mdtraj
+
+    output.mkdir(parents=True, exist_ok=True)
+    heavy = topology.select("not element H")
+    facts = []
+    for number, positions in enumerate(runs, start=1):
+        frames = mdtraj.Trajectory(
+            positions[:, heavy] - positions[:, heavy].mean(axis=1, keepdims=True),
+            topology.subset(heavy),
+            time=frame_time * np.arange(len(positions)),
+        )
+        if number == 1:
+            path = output / "topology.pdb"
+            frames[0].save_pdb(path)
+            facts.append((path, "frames = 1", positions_hash(mdtraj.load(path).xyz)))
+        path = output / f"run-{number}.xtc"
+        frames.save_xtc(path)
+        facts.append((path, f"frames = {len(positions)}", positions_hash(mdtraj.load(path, top=frames.topology).xyz)))
+    _write_card(card, output, facts)
+
+
+def positions_hash(positions: np.ndarray) -> str:
+    """SHA-256 of positions (n_frames, n_atoms, 3) in nm, rounded to 1e-4 nm: XTC files have a decimal less."""
+    scaled = np.round(np.asarray(positions, dtype=np.float64) * 10**HASH_DECIMALS)
+    return hashlib.sha256(scaled.astype("<i8").tobytes()).hexdigest()
+
+
+def _write_card(card: Path, output: Path, facts: Sequence[tuple[Path, str, str]]) -> None:
+    text = card.read_text(encoding="utf-8").split("[[files]]")[0].rstrip() + "\n"
+    for path, count, values in facts:
         content = path.read_bytes()
         text += (
-            f'\n[[files]]\nname = "{path.name}"\nstructures = {len(frames)}\nbytes = {len(content)}\n'
-            f'sha256 = "{hashlib.sha256(content).hexdigest()}"\n'
-            f'values_sha256 = "{values_hash(read_frames(path))}"\n'
+            f'\n[[files]]\nname = "{path.name}"\n{count}\nbytes = {len(content)}\n'
+            f'sha256 = "{hashlib.sha256(content).hexdigest()}"\nvalues_sha256 = "{values}"\n'
         )
     (output / "card.toml").write_text(text, encoding="utf-8")

@@ -9,13 +9,14 @@ from molml.datasets.sampling import read_frames
 
 HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
 ADDRESS = re.compile(r"https://raw\.githubusercontent\.com/[\w.-]+/[\w.-]+/[0-9a-f]{40}/\S+")
+STRUCTURES = [name for name in embedded_names() if card(name)["kind"] == "structures"]
 VERIFIED = [name for name in public_names() if card(name)["verified"]]
 DESCRIBED = [name for name in public_names() if not card(name)["verified"]]
 
 
 def test_embedded_sets_come_first():
-    assert list_datasets()[:2] == ["dry_ice", "ethanol"]
-    assert {"rmd17-ethanol", "qm9", "zinc-250k", "moses", "alanine-dipeptide"} <= set(list_datasets())
+    assert list_datasets()[:3] == ["alanine-dipeptide", "dry_ice", "ethanol"]
+    assert {"rmd17-ethanol", "qm9", "zinc-250k", "moses", "alanine-dipeptide-100ns"} <= set(list_datasets())
 
 
 def test_names_are_unique():
@@ -35,10 +36,26 @@ def test_embedded_card_is_complete(name):
     for key in ("title", "origin", "theory", "fields", "licence", "citation", "n_atoms"):
         assert entry[key].strip()
     assert isinstance(entry["date"], datetime.date)
+    assert (embedded_folder() / name / "make.py").is_file()
+    assert all(HEXADECIMAL.fullmatch(file[key]) for file in entry["files"] for key in ("sha256", "values_sha256"))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_card_of_structures_tells_parts_and_units(name):
+    entry = card(name)
     assert entry["units"]["energy"] == "eV"
     assert entry["structures"] == sum(file["structures"] for file in entry["files"])
-    assert (embedded_folder() / name / "make.py").is_file()
     assert {file["name"] for file in entry["files"]} == {"train.xyz.xz", "valid.xyz.xz", "test.xyz.xz"}
+
+
+def test_card_of_trajectories_tells_runs_and_units():
+    entry = card("alanine-dipeptide")
+    assert entry["kind"] == "trajectories"
+    assert {"positions", "time", "temperature"} <= set(entry["units"])
+    topology, *runs = entry["files"]
+    assert topology["name"] == "topology.pdb"
+    assert [run["name"] for run in runs] == [f"run-{n}.xtc" for n in range(1, len(runs) + 1)]
+    assert entry["frames"] == sum(run["frames"] for run in runs)
 
 
 def test_embedded_files_are_small():
@@ -50,7 +67,7 @@ def test_molecule_has_a_thousand_frames():
     assert card("ethanol")["structures"] >= 1000
 
 
-@pytest.mark.parametrize("name", embedded_names())
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_parts_share_no_run(name):
     folder = embedded_folder() / name
     groups = {

@@ -55,7 +55,7 @@ def test_download_and_add(public_set, content, capsys, tmp_path):
 
 
 def test_make_reports_the_comparison(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(files, "make", lambda name, seed, output: tmp_path)
+    monkeypatch.setattr(files, "make", lambda name, seed, temperature, output: tmp_path)
     monkeypatch.setattr(files, "compare", lambda name, folder: {"train.xyz.xz": "the same bytes"})
     assert data("make", "ethanol", "--seed", "1", "--output", str(tmp_path)) == 0
     assert "train.xyz.xz  the same bytes" in capsys.readouterr().out

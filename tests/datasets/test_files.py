@@ -216,6 +216,18 @@ def test_make_with_other_seeds(toy_recipe, tmp_path):
     assert compare("toy", make("toy", seed=5, output=tmp_path / "b")) == {"a": "other values"}
 
 
+def test_make_hands_the_temperature_on(toy_recipe, tmp_path):
+    with pytest.raises(ValueError, match=r"the recipe of 'toy' has no temperature to choose, got 300\.0; leave it out"):
+        make("toy", temperature=300.0)
+    card, script = toy_recipe / "card.toml", toy_recipe / "make.py"
+    card.write_text("temperature = 600\n" + card.read_text(encoding="utf-8"), encoding="utf-8")
+    text = script.read_text(encoding="utf-8").replace("_, output = sys.argv", "_, output, option, kelvin = sys.argv")
+    script.write_text(text.replace("sys.exit(seed == '9')", "sys.exit((option, kelvin) != ('--temperature', '300.0'))"))
+    assert make("toy", temperature=300.0, output=tmp_path / "b") == tmp_path / "b"
+    with pytest.raises(ChildProcessError):
+        make("toy", temperature=301.0, output=tmp_path / "c")
+
+
 def test_make_overwrites_only_what_it_is_told_to(toy_recipe):
     make("toy")
     with pytest.raises(FileExistsError, match="remove it or choose another folder with output"):

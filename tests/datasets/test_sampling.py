@@ -1,6 +1,7 @@
 import importlib.util
 import lzma
 
+import mdtraj
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -8,9 +9,20 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from molml.datasets import card
 from molml.datasets.catalogue import embedded_folder, embedded_names
-from molml.datasets.sampling import label, langevin, read_frames, values_hash, write_frames, write_set
+from molml.datasets.sampling import (
+    label,
+    langevin,
+    positions_hash,
+    read_frames,
+    values_hash,
+    write_frames,
+    write_set,
+    write_trajectories,
+)
 
-PARTS = [(name, part) for name in embedded_names() for part in ("train", "valid", "test")]
+STRUCTURES = [name for name in embedded_names() if card(name)["kind"] == "structures"]
+PARTS = [(name, part) for name in STRUCTURES for part in ("train", "valid", "test")]
+ALANINE = embedded_folder() / "alanine-dipeptide"
 STIFFNESS = 5.0
 
 
@@ -143,7 +155,7 @@ def test_embedded_file_has_the_values_of_its_card(name, part):
     assert np.abs(energies - energies.mean()).max() < 6.0 * energies.std()
 
 
-@pytest.mark.parametrize("name", embedded_names())
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_labels_are_those_of_the_engine(name):
     pytest.importorskip("tblite", reason="tblite is not installed")
     calculate = recipe(name).calculate
@@ -180,3 +192,110 @@ def test_stress_is_the_derivative_of_the_energy(strain):
     numerical = (energies[0] - energies[1]) / (2 * step) / frame.get_volume()
     # tblite's own stress is off by up to 5e-6 eV/Å³ (see the card), of 1e-2
     assert numerical == pytest.approx(np.sum(frame.get_stress(voigt=False) * strain), abs=1e-5)
+
+
+def runs_of_alanine():
+    return [mdtraj.load(path, top=ALANINE / "topology.pdb") for path in sorted(ALANINE.glob("run-*.xtc"))]
+
+
+def test_positions_hash_sees_content_not_noise():
+    positions = np.random.default_rng(0).normal(size=(3, 4, 3)).round(3)
+    assert positions_hash(positions + 1e-6) == positions_hash(positions)
+    assert positions_hash(positions + 1e-3) != positions_hash(positions)
+    assert positions_hash(positions[:2]) != positions_hash(positions)
+
+
+def test_write_trajectories_keeps_heavy_atoms(tmp_path):
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("ETH", topology.add_chain())
+    for name, symbol in (("C1", "C"), ("H1", "H"), ("O1", "O")):
+        topology.add_atom(name, mdtraj.element.get_by_symbol(symbol), residue)
+    (tmp_path / "card.toml").write_text('title = "t"\n[[files]]\nname = "gone"\n', encoding="utf-8")
+    positions = np.random.default_rng(0).normal(size=(2, 5, 3, 3))
+    write_trajectories(tmp_path / "new", topology, list(positions), frame_time=0.5, card=tmp_path / "card.toml")
+    for n in (1, 2):
+        run = mdtraj.load(tmp_path / "new" / f"run-{n}.xtc", top=tmp_path / "new" / "topology.pdb")
+        assert [atom.name for atom in run.topology.atoms] == ["C1", "O1"]
+        np.testing.assert_allclose(run.time, 0.5 * np.arange(5))
+        np.testing.assert_allclose(run.xyz.mean(axis=1), 0.0, atol=1e-3)
+        # XTC files round to 1e-3 nm
+        bond = positions[n - 1][:, 2] - positions[n - 1][:, 0]
+        np.testing.assert_allclose(run.xyz[:, 1] - run.xyz[:, 0], bond, atol=1.1e-3)
+    text = (tmp_path / "new" / "card.toml").read_text(encoding="utf-8")
+    assert text.startswith('title = "t"\n\n[[files]]\nname = "topology.pdb"\nframes = 1\n')
+    assert "gone" not in text
+
+
+def test_embedded_trajectories_have_the_values_of_their_card():
+    facts = {file["name"]: file for file in card("alanine-dipeptide")["files"]}
+    for n, run in enumerate(runs_of_alanine(), start=1):
+        assert run.n_frames == facts[f"run-{n}.xtc"]["frames"]
+        assert positions_hash(run.xyz) == facts[f"run-{n}.xtc"]["values_sha256"]
+        np.testing.assert_allclose(np.diff(run.time), 0.5, atol=1e-4)
+    topology = mdtraj.load(ALANINE / "topology.pdb")
+    assert positions_hash(topology.xyz) == facts["topology.pdb"]["values_sha256"]
+    names = [(atom.residue.name, atom.name) for atom in topology.topology.atoms]
+    assert names == [
+        *(("ACE", name) for name in ("CH3", "C", "O")),
+        *(("ALA", name) for name in ("N", "CA", "CB", "C", "O")),
+        *(("NME", name) for name in ("N", "C")),
+    ]
+
+
+def test_embedded_trajectories_are_of_the_left_handed_amino_acid_and_cross_phi():
+    for run in runs_of_alanine():
+        phi = mdtraj.compute_dihedrals(run, [[1, 3, 4, 6]])[:, 0]
+        # both sides of the barrier are visited, the side of the beta sheet and the right-handed helix more than the
+        # other one
+        assert 0.005 < np.mean((phi > 0.0) & (phi < 2.2)) < 0.3
+        # improper torsion of the alpha carbon: the mirror image would have the other sign
+        assert mdtraj.compute_dihedrals(run, [[3, 6, 5, 4]]).max() < 0.0
+        # bonds of the backbone are whole
+        bonds = mdtraj.compute_distances(run, [[0, 1], [1, 3], [3, 4], [4, 6], [6, 8], [8, 9]])
+        assert 0.11 < bonds.min() < bonds.max() < 0.19
+
+
+@pytest.fixture(scope="module")
+def alanine_recipe():
+    pytest.importorskip("openmm", reason="openmm is not installed")
+    return recipe("alanine-dipeptide")
+
+
+def test_built_in_solvent_has_the_energy_of_the_formulas(alanine_recipe):
+    import openmm
+    from openmm import app, unit
+
+    topology, positions = alanine_recipe.molecule(), alanine_recipe.start()
+    field = app.ForceField("amber14-all.xml", "implicit/obc2.xml")
+    slow = field.createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
+    energies = []
+    for system in (alanine_recipe.model(topology), slow):
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(positions)
+        energy = context.getState(energy=True).getPotentialEnergy()
+        energies.append(energy.value_in_unit(unit.kilojoule_per_mole))
+    # the two forms have constants of eight digits
+    assert energies[0] == pytest.approx(energies[1], abs=1e-4)
+
+
+def test_last_digits_do_not_change_a_run(alanine_recipe, monkeypatch):
+    monkeypatch.setattr(alanine_recipe, "DISCARD", 0)
+    first = alanine_recipe.run(600.0, 40, 1)
+    start, other = alanine_recipe.start, alanine_recipe.run(600.0, 40, 2)
+    monkeypatch.setattr(alanine_recipe, "start", lambda: start() * (1.0 + 1e-15))
+    np.testing.assert_array_equal(alanine_recipe.run(600.0, 40, 1), first)
+    assert np.abs(other - first).max() > 0.01
+    # control: without rounding it is another run
+    monkeypatch.setattr(alanine_recipe, "DECIMALS", 16)
+    different = alanine_recipe.run(600.0, 40, 1)
+    monkeypatch.setattr(alanine_recipe, "start", start)
+    assert np.abs(alanine_recipe.run(600.0, 40, 1) - different).max() > 0.01
+
+
+@pytest.mark.long
+def test_recipe_repeats_a_trajectory(alanine_recipe):
+    again = alanine_recipe.run(card("alanine-dipeptide")["temperature"], 5000, 1)
+    heavy = [n for n, (_, atom) in enumerate(alanine_recipe.ATOMS) if not atom.startswith("H")]
+    centred = again[:, heavy] - again[:, heavy].mean(axis=1, keepdims=True)
+    # XTC files round to 1e-3 nm
+    np.testing.assert_allclose(centred, runs_of_alanine()[0].xyz, atol=6e-4)
