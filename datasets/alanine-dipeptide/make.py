@@ -99,7 +99,7 @@ def model(topology: app.Topology) -> openmm.System:
 
 
 def run(temperature: float, n_frames: int, seed: int) -> np.ndarray:
-    """Frames (n_frames, n_atoms, 3) in nm, 1 ps apart."""
+    """Frames (n_frames, n_atoms, 3) in nm, 0.5 ps apart."""
     topology = molecule()
     integrator = openmm.LangevinMiddleIntegrator(temperature, FRICTION, TIMESTEP)
     integrator.setRandomNumberSeed(seed)
