@@ -6,13 +6,14 @@ judged: scores of covariances are not sums over batches, so that they must see a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molml.kinetics.data import TimeLagged, TimeLaggedDataset
+from molml.kinetics.data import Array, TimeLagged, TimeLaggedDataset
 from molml.nn import gaussian
 from molml.training import Term
 
@@ -96,24 +97,19 @@ class VariationalLoss:
 
 
 class LaggedMoments(NamedTuple):
-    """Sums over pairs, from which covariances follow.
+    """Sums over pairs, from which covariances follow, of outputs at t and, beside them, at t + lagtime.
 
     Attributes
     ----------
     n : int
         Pairs.
-    x, y : Tensor, shape (n_outputs,)
-        Σ x and Σ y.
-    xx, xy, yy : Tensor, shape (n_outputs, n_outputs)
-        Σ x xᵀ, Σ x yᵀ and Σ y yᵀ.
+    total : array (2 n_outputs,)
+    square : array (2 n_outputs, 2 n_outputs)
     """
 
     n: int
-    x: Tensor
-    y: Tensor
-    xx: Tensor
-    xy: Tensor
-    yy: Tensor
+    total: Array
+    square: Array
 
 
 class Covariances(NamedTuple):
@@ -121,37 +117,57 @@ class Covariances(NamedTuple):
 
     Attributes
     ----------
-    mean_x, mean_y : Tensor, shape (n_outputs,)
-    c00, c0t, ctt : Tensor, shape (n_outputs, n_outputs)
+    mean_x, mean_y : array (n_outputs,)
+    c00, c0t, ctt : array (n_outputs, n_outputs)
     """
 
-    mean_x: Tensor
-    mean_y: Tensor
-    c00: Tensor
-    c0t: Tensor
-    ctt: Tensor
+    mean_x: Array
+    mean_y: Array
+    c00: Array
+    c0t: Array
+    ctt: Array
 
 
-def lagged_moments(network: nn.Module, batch: TimeLagged | TimeLaggedDataset) -> LaggedMoments:
-    """Moments of a network's outputs, in double precision.
+class Score(NamedTuple):
+    """VAMP-2 score and its derivatives.
+
+    Attributes
+    ----------
+    value : float
+        Without the 1 of the constant function.
+    by_c00, by_c0t, by_ctt : array (n_outputs, n_outputs)
+    """
+
+    value: float
+    by_c00: Array
+    by_c0t: Array
+    by_ctt: Array
+
+
+def lagged_moments(network: Callable[[Tensor], Tensor], dataset: TimeLaggedDataset) -> LaggedMoments:
+    """Moments of a network's outputs over all pairs, in double precision.
 
     Parameters
     ----------
     network : torch.nn.Module
-    batch : TimeLagged or TimeLaggedDataset
+    dataset : TimeLaggedDataset
 
     Returns
     -------
     LaggedMoments
     """
-    sums: Any = None
-    for x, y in pieces(batch):
-        # both ends of the pairs at once: one large product is faster than two
-        outputs = network(torch.cat([x, y])).double()
-        f, g = outputs[: len(x)], outputs[len(x) :]
-        new = (len(x), f.sum(0), g.sum(0), f.T @ f, f.T @ g, g.T @ g)
-        sums = new if sums is None else tuple(a + b for a, b in zip(sums, new, strict=True))
-    return LaggedMoments(*sums)
+    parts = []
+    with torch.no_grad():
+        for x, y in pieces(dataset):
+            parts.append(_moments(network(torch.cat([x, y])).double().numpy()))
+    return LaggedMoments(*(sum(column[1:], start=column[0]) for column in zip(*parts, strict=True)))
+
+
+def _moments(outputs: Array) -> LaggedMoments:
+    """Of outputs (2 n_pairs, n_outputs) at t and, after them, at t + lagtime."""
+    n = len(outputs) // 2
+    both = np.concatenate([outputs[:n], outputs[n:]], axis=1)
+    return LaggedMoments(n, both.sum(0), both.T @ both)
 
 
 def covariances(moments: LaggedMoments, *, reversible: bool) -> Covariances:
@@ -170,25 +186,22 @@ def covariances(moments: LaggedMoments, *, reversible: bool) -> Covariances:
     ----------
     Noé and Clementi, J. Chem. Theory Comput. 11, 5002 (2015), eq. 20-22, for reversed pairs.
     """
-    n, x, y, xx, xy, yy = moments
+    mean, square = moments.total / moments.n, moments.square / moments.n
+    k = len(mean) // 2
     if reversible:
-        x, xx, xy = (x + y) / 2, (xx + yy) / 2, (xy + xy.T) / 2
-        y, yy = x, xx
-    mean_x, mean_y = x / n, y / n
-    return Covariances(
-        mean_x,
-        mean_y,
-        xx / n - torch.outer(mean_x, mean_x),
-        xy / n - torch.outer(mean_x, mean_y),
-        yy / n - torch.outer(mean_y, mean_y),
-    )
+        mean = 0.5 * (mean[:k] + mean[k:])
+        around = np.outer(mean, mean)
+        c00 = 0.5 * (square[:k, :k] + square[k:, k:]) - around
+        return Covariances(mean, mean, c00, 0.5 * (square[:k, k:] + square[k:, :k]) - around, c00)
+    c = square - np.outer(mean, mean)
+    return Covariances(mean[:k], mean[k:], c[:k, :k], c[:k, k:], c[k:, k:])
 
 
-def vamp2(c: Covariances) -> Tensor:
-    """VAMP-2 score ‖C00^-½ C0t Ctt^-½‖² of the covariances, without the 1 of the constant function.
+def vamp2(c: Covariances) -> Score:
+    """VAMP-2 score ‖C00^-½ C0t Ctt^-½‖² of covariances.
 
-    Roots of Cholesky take the place of symmetric ones: the norm is the same, and unlike those of eigenvectors their
-    derivatives stay finite where variances are equal.
+    It is the trace of C00⁻¹ C0t Ctt⁻¹ C0tᵀ, which needs neither roots nor eigenvectors: unlike theirs, its derivatives
+    stay finite where variances are equal.
 
     Parameters
     ----------
@@ -196,22 +209,59 @@ def vamp2(c: Covariances) -> Tensor:
 
     Returns
     -------
-    Tensor, shape ()
+    Score
 
     References
     ----------
     Wu and Noé, J. Nonlinear Sci. 30, 23 (2020), eq. 30.
     """
-    left, right = _root(c.c00), _root(c.ctt)
-    half = torch.linalg.solve_triangular(left, c.c0t, upper=False)
-    return torch.linalg.solve_triangular(right, half.T, upper=False).square().sum()
+    left, right = _inverse(c.c00), _inverse(c.ctt)
+    forward, backward = left @ c.c0t, right @ c.c0t.T
+    by_c0t = forward @ right
+    return Score(
+        float(np.sum(forward * backward.T)),
+        _with_ridge(-by_c0t @ forward.T),
+        2 * by_c0t,
+        _with_ridge(-by_c0t.T @ backward.T),
+    )
 
 
-def _root(covariance: Tensor) -> Tensor:
-    n = len(covariance)
+def _inverse(covariance: Array) -> Array:
     # constant outputs have no variance at all: the smallest number makes their score 0 instead of NaN
-    ridge = EPSILON * covariance.diagonal().sum() / n + 1e-30
-    return torch.linalg.cholesky(covariance + ridge * torch.eye(n, dtype=covariance.dtype))
+    ridge = EPSILON * covariance.trace() / len(covariance) + 1e-30
+    inverse: Array = np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
+    return inverse
+
+
+def _with_ridge(derivative: Array) -> Array:
+    """Derivative by a covariance from that by the covariance with its ridge, which is a part of its trace."""
+    n = len(derivative)
+    return derivative + EPSILON * derivative.trace() / n * np.eye(n)
+
+
+class _BatchScore(torch.autograd.Function):
+    """Score of outputs (2 n_pairs, n_outputs) at t and, after them, at t + lagtime.
+
+    The derivative is written out, because tens of operations on matrices of this size take torch as long as a layer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, reversible: bool) -> Tensor:
+        values = outputs.numpy().astype(np.float64)
+        c = covariances(_moments(values), reversible=reversible)
+        ctx.values, ctx.c, ctx.score, ctx.reversible, ctx.dtype = values, c, vamp2(c), reversible, outputs.dtype
+        return torch.tensor(ctx.score.value, dtype=torch.float64)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        n, (_, by_c00, by_c0t, by_ctt) = len(ctx.values) // 2, ctx.score
+        f, g = ctx.values[:n] - ctx.c.mean_x, ctx.values[n:] - ctx.c.mean_y
+        if ctx.reversible:
+            by_c00 = by_ctt = 0.5 * (by_c00 + by_ctt)
+            by_c0t = 0.5 * (by_c0t + by_c0t.T)
+        by_outputs = np.concatenate([2 * f @ by_c00 + g @ by_c0t.T, 2 * g @ by_ctt + f @ by_c0t])
+        return gradient.item() * torch.from_numpy(by_outputs / n).to(ctx.dtype), None
 
 
 @final
@@ -235,7 +285,10 @@ class VAMPLoss:
         self.reversible = reversible
 
     def __call__(self, model: nn.ModuleDict, batch: TimeLagged | TimeLaggedDataset) -> dict[str, Term]:
-        with torch.set_grad_enabled(model.training):
-            moments = lagged_moments(model["encoder"], batch)
-            score = 1 + vamp2(covariances(moments, reversible=self.reversible))
-        return {"score": Term(-score, 1)}
+        if isinstance(batch, TimeLagged):
+            # both ends of the pairs at once: one large product is faster than two
+            score = _BatchScore.apply(model["encoder"](torch.cat([batch.x, batch.y])), self.reversible)
+        else:
+            c = covariances(lagged_moments(model["encoder"], batch), reversible=self.reversible)
+            score = torch.tensor(vamp2(c).value, dtype=torch.float64)
+        return {"score": Term(-1 - score, 1)}

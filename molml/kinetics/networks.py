@@ -40,6 +40,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 """Those that are modules of torch as well, so that a network can be handed on as a Sequential."""
 
+Encoder = Callable[[Tensor], Tensor]
+
 _LEAST_EPOCHS, _MOST_EPOCHS = 5, 200
 _FRAMES = 16384  # that are looked at together
 N_SPARE = 3
@@ -310,7 +312,7 @@ class Output(NamedTuple):
     shift: Array
 
 
-def slow_modes(encoder: nn.Module, pairs: TimeLaggedDataset, n_components: int) -> tuple[Output, Array]:
+def slow_modes(encoder: Encoder, pairs: TimeLaggedDataset, n_components: int) -> tuple[Output, Array]:
     """Combinations of outputs that are slow: uncorrelated, of unit variance, the slowest first.
 
     The eigenvectors of the symmetrised problem, as TICA finds them.
@@ -327,13 +329,13 @@ def slow_modes(encoder: nn.Module, pairs: TimeLaggedDataset, n_components: int) 
         If fewer outputs are independent.
     """
     c = _covariances(encoder, pairs, reversible=True)
-    white = _whitening(c.c00.numpy(), n_components)
-    eigenvalues, vectors = np.linalg.eigh(white @ c.c0t.numpy() @ white.T)
+    white = _whitening(c.c00, n_components)
+    eigenvalues, vectors = np.linalg.eigh(white @ c.c0t @ white.T)
     matrix = _oriented(vectors[:, : -n_components - 1 : -1].T @ white)
-    return Output(matrix, -matrix @ c.mean_x.numpy()), eigenvalues[: -n_components - 1 : -1].copy()
+    return Output(matrix, -matrix @ c.mean_x), eigenvalues[: -n_components - 1 : -1].copy()
 
 
-def singular_modes(encoder: nn.Module, pairs: TimeLaggedDataset, n_components: int) -> tuple[Output, Array]:
+def singular_modes(encoder: Encoder, pairs: TimeLaggedDataset, n_components: int) -> tuple[Output, Array]:
     """Combinations of outputs whose future is best known: left singular functions, the best known first.
 
     Returns
@@ -349,12 +351,12 @@ def singular_modes(encoder: nn.Module, pairs: TimeLaggedDataset, n_components: i
         If fewer outputs are independent.
     """
     c = _covariances(encoder, pairs, reversible=False)
-    c00, c0t, ctt = c.c00.numpy(), c.c0t.numpy(), c.ctt.numpy()
+    c00, c0t, ctt = c.c00, c.c0t, c.ctt
     white = _whitening(c00, n_components)
     left, _, _ = np.linalg.svd(white @ c0t @ _whitening(ctt, n_components).T)
     matrix = _oriented(left[:, :n_components].T @ white)
     eigenvalues = np.abs(np.linalg.eigvals(matrix @ c0t @ matrix.T))
-    return Output(matrix, -matrix @ c.mean_x.numpy()), np.sort(eigenvalues)[::-1].copy()
+    return Output(matrix, -matrix @ c.mean_x), np.sort(eigenvalues)[::-1].copy()
 
 
 def explaining_modes(outputs: Covariances, n_components: int) -> Output:
@@ -383,9 +385,8 @@ def explaining_modes(outputs: Covariances, n_components: int) -> Output:
     return Output(matrix, -matrix @ outputs.mean_0[:n_components])
 
 
-def _covariances(encoder: nn.Module, pairs: TimeLaggedDataset, *, reversible: bool) -> loss.Covariances:
-    with torch.no_grad():
-        return loss.covariances(loss.lagged_moments(encoder, pairs), reversible=reversible)
+def _covariances(encoder: Encoder, pairs: TimeLaggedDataset, *, reversible: bool) -> loss.Covariances:
+    return loss.covariances(loss.lagged_moments(encoder, pairs), reversible=reversible)
 
 
 def _whitening(covariance: Array, n_components: int) -> Array:

@@ -47,7 +47,8 @@ class _SingleTanh(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = torch.mul(x, 2).sigmoid_().mul_(2).sub_(1)
+        y = torch.mul(x, 2).sigmoid_()
+        torch.add(x.new_tensor(-1.0), y, alpha=2, out=y)
         ctx.save_for_backward(y)
         return y
 

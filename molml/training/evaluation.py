@@ -40,7 +40,7 @@ class Evaluator:
     def share(self, dataset: Dataset, indices: np.ndarray) -> Any:
         """This process's part of a batch; None if the batch is too small for all: it then only takes part in sums."""
         mine = indices[self.processes.rank :: self.processes.size]
-        return dataset.collate([dataset[int(i)] for i in mine]) if len(mine) else None
+        return dataset.collate([dataset[i] for i in mine.tolist()]) if len(mine) else None
 
     def terms(self, batch: Any) -> Mapping[str, Term]:
         """Terms of a batch, with their graphs; none of an absent one."""
