@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import importlib.util
+import math
 import os
 import sys
 import time
@@ -112,7 +113,7 @@ def make(
     Raises
     ------
     ValueError
-        If the data set has no recipe here, or its recipe has no temperature to choose.
+        If the data set has no recipe here, its recipe has no temperature to choose, or the temperature is not positive.
     ModuleNotFoundError
         If a package the recipe needs is missing.
     FileExistsError
@@ -125,6 +126,8 @@ def make(
         raise ValueError(f"only an embedded data set has a recipe, got {name!r}; {_how_to_get(entry)}")
     if temperature is not None and "temperature" not in entry:
         raise ValueError(f"the recipe of {name!r} has no temperature to choose, got {temperature}; leave it out")
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be a positive number of K, got {temperature}")
     missing = [package for package in entry["requires"] if importlib.util.find_spec(package) is None]
     if missing:
         raise ModuleNotFoundError(f"the recipe of {name!r} needs {', '.join(missing)}: pip install {' '.join(missing)}")

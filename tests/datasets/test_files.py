@@ -226,6 +226,8 @@ def test_make_hands_the_temperature_on(toy_recipe, tmp_path):
     assert make("toy", temperature=300.0, output=tmp_path / "b") == tmp_path / "b"
     with pytest.raises(ChildProcessError):
         make("toy", temperature=301.0, output=tmp_path / "c")
+    with pytest.raises(ValueError, match=r"temperature must be a positive number of K, got -5\.0"):
+        make("toy", temperature=-5.0, output=tmp_path / "d")
 
 
 def test_make_overwrites_only_what_it_is_told_to(toy_recipe):
