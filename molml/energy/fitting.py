@@ -113,7 +113,9 @@ def fit(
     """Fit a potential.
 
     Symmetry functions are chosen on the training data, a linear potential is solved for by cross-validated least
-    squares, and, for ``model="network"``, one network per element learns what that leaves over.
+    squares, and, for ``model="network"``, one network per element learns what that leaves over. Where single force
+    components of the training structures are left with errors beyond eight times their root mean square, the linear
+    part is changed as little as brings them back (:func:`molml.energy.linear.limit_force_errors`).
 
     Parameters
     ----------
