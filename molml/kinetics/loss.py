@@ -96,6 +96,68 @@ class VariationalLoss:
         return {"error": Term(error, count), "kl": Term(kl, count, self.beta)}
 
 
+@final
+class GaussianMixturePrior(nn.Module):
+    """Density Σ_c π_c N(z; μ_c, σ_c²) of latent coordinates, with parameters that can be trained.
+
+    Parameters
+    ----------
+    n_clusters, n_components : int
+
+    Attributes
+    ----------
+    logits : Parameter, shape (n_clusters,)
+        Logarithms of π, up to a constant.
+    mean, logvar : Parameter, shape (n_clusters, n_components)
+    """
+
+    def __init__(self, n_clusters: int, n_components: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(n_clusters))
+        self.mean = nn.Parameter(torch.zeros(n_clusters, n_components))
+        self.logvar = nn.Parameter(torch.zeros(n_clusters, n_components))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """log π_c N(z; μ_c, σ_c²), shape (n, n_clusters), of points (n, n_components)."""
+        return torch.log_softmax(self.logits, 0) + gaussian.log_density(z[:, None], self.mean, self.logvar)
+
+
+@final
+class GaussianMixtureLoss:
+    """Negative evidence bound of a variational autoencoder whose prior is a mixture: terms ``error``, ``divergence``.
+
+    The objective is the mean over frames of precision ‖x - decoder(z)‖² / n_features, which is the bound of a decoder
+    with noise of variance n_features / (2 precision), and of log q(z|x) - log p(z), for a sample z of q. The network is
+    a mapping with an ``encoder``, which gives mean and log variance side by side, a ``decoder`` and a ``prior``.
+
+    Parameters
+    ----------
+    precision : float
+
+    References
+    ----------
+    Jiang, Zheng, Tan, Tang and Zhou, IJCAI 2017, eq. 9, with the q(c|x) of eq. 16: the sum over clusters is then
+    log p(z).
+    """
+
+    def __init__(self, precision: float) -> None:
+        self.precision = precision
+
+    def __call__(self, model: nn.ModuleDict, batch: TimeLagged | TimeLaggedDataset) -> dict[str, Term]:
+        error, divergence, count = torch.zeros(()), torch.zeros(()), 0
+        with torch.set_grad_enabled(model.training):
+            for x, _ in pieces(batch):
+                mean, logvar = model["encoder"](x).chunk(2, dim=1)
+                # held-out data are judged by samples, too: at the mean a wide q would cost nothing
+                z = gaussian.sample(mean, logvar)
+                difference = (model["decoder"](z) - x).flatten()
+                error = error + self.precision / x.shape[1] * torch.dot(difference, difference)
+                entropy = 0.5 * (1 + gaussian.LOG_2PI) * mean.numel() + 0.5 * logvar.sum()
+                divergence = divergence - entropy - model["prior"](z).logsumexp(1).sum()
+                count += len(x)
+        return {"error": Term(error, count), "divergence": Term(divergence, count)}
+
+
 class LaggedMoments(NamedTuple):
     """Sums over pairs, from which covariances follow, of outputs at t and, beside them, at t + lagtime.
 

@@ -42,7 +42,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 Encoder = Callable[[Tensor], Tensor]
 
-_LEAST_EPOCHS, _MOST_EPOCHS = 5, 200
+_LEAST_EPOCHS, _MOST_EPOCHS = 5, 400
 _FRAMES = 16384  # that are looked at together
 N_SPARE = 3
 _RANK = 1e-12  # least relative variance of an output that is no copy of the others
@@ -219,6 +219,8 @@ def train(
     *,
     n_steps: int,
     n_restarts: int,
+    share: float = 1.0,
+    seed: int | None = None,
 ) -> Trained:
     """The best of several trainings from different random weights, judged on held-out blocks of time.
 
@@ -233,6 +235,10 @@ def train(
     n_steps : int
         Steps to aim at where ``max_epochs`` is not given.
     n_restarts : int
+    share : float
+        Part of the epochs, steps and minutes that this training may take.
+    seed : int, optional
+        Of networks and noise; that of the estimator if not given. Held-out blocks always follow the latter.
 
     Returns
     -------
@@ -243,14 +249,37 @@ def train(
         train_pairs, valid_pairs = pairs.split(estimator.valid_fraction, seed=estimator.seed)
     best: Trained | None = None
     for restart in range(n_restarts):
-        seed = estimator.seed + restart
-        network = make(seed)
-        trainer = _trainer(estimator, network, objective, len(train_pairs), n_steps, n_restarts, restart)
-        interruption = None
+        own_seed = int(estimator.seed if seed is None else seed) + restart
+        interruption, history = None, History()
+        try:
+            network = make(own_seed)
+        except TrainingInterrupted as error:
+            if best is None:
+                raise
+            return best._replace(interruption=error)
+        batch_size = min(int(estimator.batch_size), len(train_pairs))
+        max_epochs = estimator.max_epochs
+        if max_epochs is None:
+            max_epochs = min(max(round(n_steps * batch_size / len(train_pairs)), _LEAST_EPOCHS), _MOST_EPOCHS)
+        description = type(estimator).__name__
+        trainer = Trainer(
+            network,
+            objective,
+            # one call for all weights: networks here are so small that a call for each costs more than the arithmetic
+            torch.optim.Adam(network.parameters(), lr=estimator.learning_rate, fused=True),
+            batch_size=batch_size,
+            max_epochs=max(1, round(share * max_epochs)),
+            lr_schedule=cosine(warmup=0.05),
+            patience=None if estimator.patience is None else int(estimator.patience),
+            minutes=None if estimator.minutes is None else share * estimator.minutes / n_restarts,
+            seed=own_seed,
+            progress=estimator.progress,
+            description=description if n_restarts == 1 else f"{description} {restart + 1} of {n_restarts}",
+        )
         try:
             history = trainer.fit(train_pairs, None if valid_pairs is None else _Whole(valid_pairs))
         except TrainingInterrupted as error:
-            interruption, history = error, History()
+            interruption = error
         network.eval()
         if best is None or _objective(history) < _objective(best.history):
             best = Trained(network, history, None)
@@ -258,36 +287,6 @@ def train(
             return best._replace(interruption=interruption)
     assert best is not None  # n_restarts is at least 1
     return best
-
-
-def _trainer(
-    estimator: Trainable,
-    network: nn.ModuleDict,
-    objective: Loss,
-    n_train: int,
-    n_steps: int,
-    n_restarts: int,
-    restart: int,
-) -> Trainer:
-    batch_size = whole("batch_size", estimator.batch_size, 1)
-    max_epochs = estimator.max_epochs
-    if max_epochs is None:
-        max_epochs = min(max(round(n_steps * batch_size / n_train), _LEAST_EPOCHS), _MOST_EPOCHS)
-    description = type(estimator).__name__
-    return Trainer(
-        network,
-        objective,
-        # one call for all weights: networks here are so small that a call for each costs more than the arithmetic
-        torch.optim.Adam(network.parameters(), lr=estimator.learning_rate, fused=True),
-        batch_size=batch_size,
-        max_epochs=whole("max_epochs", max_epochs, 1),
-        lr_schedule=cosine(warmup=0.05),
-        patience=None if estimator.patience is None else whole("patience", estimator.patience, 1),
-        minutes=None if estimator.minutes is None else estimator.minutes / n_restarts,
-        seed=estimator.seed + restart,
-        progress=estimator.progress,
-        description=description if n_restarts == 1 else f"{description} {restart + 1} of {n_restarts}",
-    )
 
 
 def _objective(history: History) -> float:
