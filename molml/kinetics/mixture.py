@@ -10,7 +10,7 @@ from typing import Any, Self, cast, final
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -44,7 +44,7 @@ _SAMPLE = 20000  # frames from which the first clusters are made
 
 
 @final
-class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Clusters of any shape: Gaussian ones in the latent coordinates of a variational autoencoder.
 
     An autoencoder is trained first; k-means of its coordinates gives the clusters to start from; then encoder, decoder
