@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from molml.kinetics.alignment import align
     from molml.kinetics.autoencoders import Autoencoder, TimeLaggedAutoencoder, VariationalTimeLaggedAutoencoder
     from molml.kinetics.bayesian import BayesianMarkovStateModel
-    from molml.kinetics.biasing import openmm_force, plumed_input
+    from molml.kinetics.biasing import HarmonicRestraint, openmm_force, plumed_input
     from molml.kinetics.clustering import GaussianMixture, KMeans
     from molml.kinetics.comparison import Comparison, compare
     from molml.kinetics.data import TimeLagged, TimeLaggedDataset, TrajectoryFiles, time_blocks
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from molml.kinetics.linear import PCA, TICA, VAMP
     from molml.kinetics.markov import MarkovStateModel
     from molml.kinetics.mixture import GaussianMixtureVAE
+    from molml.kinetics.structures import moving, representatives
     from molml.kinetics.validation import chapman_kolmogorov, implied_timescales
     from molml.kinetics.vampnets import ReversibleVAMPNet, VAMPNet
 
@@ -70,6 +71,9 @@ _HOMES = {
     "Comparison": "comparison",
     "plumed_input": "biasing",
     "openmm_force": "biasing",
+    "HarmonicRestraint": "biasing",
+    "representatives": "structures",
+    "moving": "structures",
 }
 
 __all__ = [
@@ -86,6 +90,7 @@ __all__ = [
     "Function",
     "GaussianMixture",
     "GaussianMixtureVAE",
+    "HarmonicRestraint",
     "KMeans",
     "MarkovStateModel",
     "MinimumDistances",
@@ -105,10 +110,12 @@ __all__ = [
     "features_from_names",
     "implied_timescales",
     "load_topology",
+    "moving",
     "openmm_force",
     "parse_lag",
     "pcca",
     "plumed_input",
+    "representatives",
     "time_blocks",
 ]
 
