@@ -94,7 +94,7 @@ def test_samples_of_slow_chains_are_independent():
     theirs = np.log([sample.timescales(1)[0] for sample in samples])
     # control: steps from one element to the next are not; they are of the same distribution all the same
     assert np.corrcoef(theirs[:-2], theirs[2:])[0, 1] > 0.2
-    # deeptime takes no seed; its 600 samples, correlated by up to 0.9 from one to the next, are worth 30 independent ones
+    # deeptime takes no seed; its 600 samples, each correlated with the next by up to 0.9, are worth 30 independent ones
     assert times.mean() == pytest.approx(theirs.mean(), abs=5 * times.std() / np.sqrt(30))
     assert times.std() == pytest.approx(theirs.std(), rel=0.6)
 
