@@ -11,7 +11,6 @@ from molml.kinetics.covariance import Covariances
 from molml.kinetics.data import TimeLaggedDataset
 from molml.kinetics.networks import (
     First,
-    Frames,
     Output,
     apply,
     explained,
