@@ -102,7 +102,8 @@ def pcca(model: MarkovStateModel, n_sets: int) -> MetastableSets:
         memberships,
         assignments,
         populations,
-        np.linalg.solve(overlap, flows),
+        # least squares: where nothing tells two sets apart, their memberships are the same and the overlap is singular
+        np.linalg.lstsq(overlap, flows)[0],
         crisp_flows / np.diag(crisp_overlap)[:, None],
         float(np.mean(np.diag(overlap) / populations)),
     )

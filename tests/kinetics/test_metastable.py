@@ -137,3 +137,14 @@ def test_failure_of_a_linear_program_is_said(monkeypatch):
     monkeypatch.setattr(module, "linprog", lambda *a, **o: SimpleNamespace(success=False, message="it is cyclic"))
     with pytest.raises(ArithmeticError, match="memberships of 2 sets were not found: it is cyclic"):
         pcca(blocks((2, 2), 0.1)[0], 2)
+
+
+def test_sets_that_nothing_tells_apart(monkeypatch):
+    model, _ = blocks((2, 2), 0.1)
+    # the third set is a copy of half the second: the overlap of the memberships is singular
+    monkeypatch.setattr(
+        module, "_crispest", lambda modes, corners: np.linalg.inv(modes[corners])[:, [0, 1, 1]] * [1.0, 0.5, 0.5]
+    )
+    monkeypatch.setattr(module, "_inner_simplex", lambda modes: np.array([0, 2, 3]))
+    sets = pcca(model, 3)
+    np.testing.assert_allclose(sets.transition_matrix.sum(axis=1), 1.0)
