@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("demo", help="the main job of every part of molml, on data that come with it")
     command.add_argument("--output", metavar="DIR", default="results", help="folder to write to (default: results)")
     command.add_argument(
-        "--minutes", metavar="M", type=float, default=1.5, help="time for the training of the potential (default: %(default)s)"
+        "--minutes", metavar="M", type=float, default=1.5, help="time to train the potential (default: %(default)s)"
     )
     command.set_defaults(run=run_demo)
 
