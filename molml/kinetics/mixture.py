@@ -38,7 +38,7 @@ from molml.training import Term, objective
 
 __all__ = ["GaussianMixtureVAE"]
 
-_N_STEPS = 6400  # unless max_epochs is given
+_N_STEPS = 4000  # unless max_epochs is given
 _FIRST_PART = 0.2  # of epochs and time, for the autoencoder without clusters
 _SAMPLE = 20000  # frames from which the first clusters are made
 
