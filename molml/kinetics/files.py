@@ -16,7 +16,7 @@ E = TypeVar("E")
 _FITTED = re.compile(r"[A-Za-z]\w*(?<!_)_")
 
 
-def save_estimator(estimator: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, Any] | None = None) -> None:
+def save_estimator(estimator: Any, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
     """Write a fitted estimator.
 
     Its parameters and every attribute whose name ends with one underscore are stored: arrays, networks and sparse
