@@ -54,9 +54,28 @@ class Featurizer(Protocol):
         """JSON-able; `featurizer_from_config` makes the featurizer of it."""
         ...
 
-    def __call__(self, frames: mdtraj.Trajectory | Array, /) -> Array: ...
+    def __call__(self, frames: mdtraj.Trajectory | Array, /) -> Array:
+        """Features of every frame.
 
-    def tensor(self, positions: Tensor, /) -> Tensor: ...
+        Parameters
+        ----------
+        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
+
+        Returns
+        -------
+        array, shape (n_frames, n_features), Å and radians
+
+        Raises
+        ------
+        ValueError
+            If the frames are of other atoms. A `NoValueError`, which knows the frame, if a position is not finite or
+            a feature has no value.
+        """
+        ...
+
+    def tensor(self, positions: Tensor, /) -> Tensor:
+        """The same of a tensor (..., n_atoms, 3) in Å, differentiable."""
+        ...
 
 
 def featurizer_from_config(config: Mapping[str, Any]) -> Featurizer:
@@ -99,6 +118,35 @@ def featurizer_from_config(config: Mapping[str, Any]) -> Featurizer:
     return featurizer
 
 
+# ---- what featurizers share ------------------------------------------------------------------------------------------
+
+
+def _n_features(self: Featurizer) -> int:
+    return len(self.names)
+
+
+def _config(self: Any) -> dict[str, Any]:
+    """JSON-able."""
+    return {"kind": type(self).__name__} | {name: _plain(getattr(self, name)) for name in self._stored}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return [_plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _from_config(cls: Any, config: Mapping[str, Any]) -> Any:
+    """Featurizer with this `config`."""
+    self = cls.__new__(cls)
+    self._setup(*(config[name] for name in cls._stored))
+    return self
+
+
+def _joined(self: Featurizer, other: Featurizer) -> Concatenation:
+    return Concatenation(self, other)
+
+
 # ---- Cartesian coordinates -------------------------------------------------------------------------------------------
 
 
@@ -139,72 +187,42 @@ class Positions:
         fitted = atoms if superposed is None else _select(topology, superposed, "superposed")
         labels = _labels(topology)
         self._setup(
-            topology.n_atoms,
             atoms,
             [labels[i] for i in atoms],
+            topology.n_atoms,
             fitted,
             _reference_positions(reference, topology, fitted),
             _bonds(topology, np.union1d(atoms, fitted)),
         )
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Positions:
-        """Featurizer with this `config`."""
-        self = cls.__new__(cls)
-        self._setup(*(config[key] for key in ("n_atoms", "atoms", "labels", "superposed", "reference", "bonds")))
-        return self
+    def _setup(self, atoms: Any, labels: list[str], n_atoms: int, superposed: Any, reference: Any, bonds: Any) -> None:
+        self.n_atoms, self.superposed, self.reference, self.bonds = _superposition(
+            n_atoms, superposed, reference, bonds
+        )
+        """Of the topology; atoms that are superposed; their positions (n, 3) in Å; bonds that must be whole."""
+        self.atoms, self.labels = _indices(atoms, self.n_atoms, (len(labels),)), list(labels)
+        """Atoms whose positions are taken, int array; their names."""
 
-    def _setup(self, n_atoms: int, atoms: Any, labels: list[str], superposed: Any, reference: Any, bonds: Any) -> None:
-        self.n_atoms = int(n_atoms)
-        self.atoms = _indices(atoms, self.n_atoms, (len(labels),))
-        """Atoms whose positions are taken; int array."""
-        self._labels = list(labels)
-        self._fit = _Superposition(self.n_atoms, superposed, reference, bonds)
-
-    @property
-    def superposed(self) -> Array:
-        """Atoms that are superposed; int array."""
-        return self._fit.atoms
-
-    @property
-    def reference(self) -> Array:
-        """Their positions in the reference, (n, 3) in Å."""
-        return self._fit.reference
+    _stored = ("atoms", "labels", "n_atoms", "superposed", "reference", "bonds")
+    config, from_config = property(_config), classmethod(_from_config)
+    n_features, __add__ = property(_n_features), _joined
 
     @property
     def names(self) -> list[str]:
         """Atom and axis, such as "ALA2-CA x"."""
-        return [f"{label} {axis}" for label in self._labels for axis in "xyz"]
-
-    @property
-    def n_features(self) -> int:
-        return 3 * len(self.atoms)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"kind": "Positions", "atoms": self.atoms.tolist(), "labels": list(self._labels)} | self._fit.config
+        return [f"{label} {axis}" for label in self.labels for axis in "xyz"]
 
     def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """Aligned positions.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, 3 n), Å
+        """Aligned positions, (n_frames, 3 n) in Å.
 
         Raises
         ------
         NoValueError
             If a position is not finite, or a molecule broken; it is a ValueError that knows the frame.
         """
-        xyz, cells, scale = _read(frames, self.n_atoms, True)
-        used, weights, reference, columns = self._fit.problem(self.atoms)
-        aligned = self._fit.checked(alignment.align_positions, xyz, cells, scale, used, reference, weights)
-        return np.ascontiguousarray(aligned[:, columns]).reshape(len(xyz), self.n_features)
+        used, weights, reference, columns = self._problem()
+        aligned = alignment.align_positions(_whole(frames, self, used), reference, weights)
+        return np.ascontiguousarray(aligned[:, columns]).reshape(len(aligned), self.n_features)
 
     def tensor(self, positions: Tensor) -> Tensor:
         """The same of a tensor (..., n_atoms, 3) in Å; its first derivative is right, its second is not.
@@ -217,14 +235,17 @@ class Positions:
         import torch
 
         _check_tensor(positions, self.n_atoms)
-        used, weights, reference, columns = self._fit.problem(self.atoms)
-        aligned = alignment.align_tensor(
-            positions[..., torch.tensor(used), :], torch.tensor(reference), torch.tensor(weights)
-        )
-        return aligned[..., torch.tensor(columns), :].flatten(-2)
+        used, weights, reference, columns = (torch.tensor(array) for array in self._problem())
+        aligned = alignment.align_tensor(positions[..., used, :], reference, weights)
+        return aligned[..., columns, :].flatten(-2)
 
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
+    def _problem(self) -> tuple[Array, Array, Array, Array]:
+        """Atoms that take part, weights and reference of them, and where among them those of the columns are."""
+        used = np.union1d(self.atoms, self.superposed)
+        weights, reference = np.zeros(len(used)), np.zeros((len(used), 3))
+        place = np.searchsorted(used, self.superposed)
+        weights[place], reference[place] = 1.0, self.reference
+        return used, weights, reference, np.searchsorted(used, self.atoms)
 
     def __repr__(self) -> str:
         return f"Positions({len(self.atoms)} of {self.n_atoms} atoms)"
@@ -259,63 +280,37 @@ class ReferenceRMSD:
     ) -> None:
         atoms = _select(topology, selection, "selection")
         self._setup(
-            topology.n_atoms, name, atoms, _reference_positions(reference, topology, atoms), _bonds(topology, atoms)
+            name, topology.n_atoms, atoms, _reference_positions(reference, topology, atoms), _bonds(topology, atoms)
         )
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ReferenceRMSD:
-        """Featurizer with this `config`."""
-        self = cls.__new__(cls)
-        self._setup(*(config[key] for key in ("n_atoms", "name", "superposed", "reference", "bonds")))
-        return self
+    def _setup(self, name: str, n_atoms: int, atoms: Any, reference: Any, bonds: Any) -> None:
+        self.name = str(name)
+        self.n_atoms, self.superposed, self.reference, self.bonds = _superposition(n_atoms, atoms, reference, bonds)
 
-    def _setup(self, n_atoms: int, name: str, atoms: Any, reference: Any, bonds: Any) -> None:
-        self.n_atoms, self._name = int(n_atoms), str(name)
-        self._fit = _Superposition(self.n_atoms, atoms, reference, bonds)
+    _stored = ("name", "n_atoms", "superposed", "reference", "bonds")
+    config, from_config = property(_config), classmethod(_from_config)
+    n_features, __add__ = property(_n_features), _joined
 
     @property
     def atoms(self) -> Array:
         """Atoms that are compared; int array."""
-        return self._fit.atoms
-
-    @property
-    def reference(self) -> Array:
-        """Their positions in the reference, (n, 3) in Å."""
-        return self._fit.reference
+        return self.superposed
 
     @property
     def names(self) -> list[str]:
         """One."""
-        return [self._name]
-
-    @property
-    def n_features(self) -> int:
-        return 1
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"kind": "ReferenceRMSD", "name": self._name} | self._fit.config
+        return [self.name]
 
     def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """Deviations.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, 1), Å
+        """Deviations, (n_frames, 1) in Å.
 
         Raises
         ------
         NoValueError
             As `Positions`.
         """
-        xyz, cells, scale = _read(frames, self.n_atoms, True)
-        values = self._fit.checked(alignment.rmsd, xyz, cells, scale, self.atoms, self.reference, None)
-        return values[:, None].astype(xyz.dtype)
+        positions = _whole(frames, self, self.atoms)
+        return alignment.rmsd(positions, self.reference)[:, None].astype(positions.dtype)
 
     def tensor(self, positions: Tensor) -> Tensor:
         """The same of a tensor (..., n_atoms, 3) in Å; its derivative at 0, where it has none, is 0."""
@@ -325,79 +320,78 @@ class ReferenceRMSD:
         chosen, reference = positions[..., torch.tensor(self.atoms), :], torch.tensor(self.reference)
         return alignment.rmsd_tensor(chosen, reference, torch.ones(len(reference)))[..., None]
 
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
-
     def __repr__(self) -> str:
         return f"ReferenceRMSD({len(self.atoms)} of {self.n_atoms} atoms)"
 
 
-@final
-class _Superposition:
-    """Atoms, where they should come to lie, and the bonds that tell whole molecules from broken ones."""
+def _superposition(n_atoms: int, atoms: Any, reference: Any, bonds: Any) -> tuple[int, Array, Array, Array]:
+    """Number of atoms, the superposed ones, where they should come to lie, and bonds that tell whole molecules."""
+    positions = _frozen(np.asarray(reference, np.float64))
+    return (
+        int(n_atoms),
+        _indices(atoms, int(n_atoms), (len(positions),)),
+        positions,
+        _indices(np.reshape(np.asarray(bonds, int), (-1, 2)), int(n_atoms), (len(bonds), 2)),
+    )
 
-    def __init__(self, n_atoms: int, atoms: Any, reference: Any, bonds: Any) -> None:
-        self.n_atoms = n_atoms
-        self.reference = _frozen(np.asarray(reference, np.float64))
-        self.atoms = _indices(atoms, n_atoms, (len(self.reference),))
-        self.bonds = _indices(np.reshape(np.asarray(bonds, int), (-1, 2)), n_atoms, (len(bonds), 2))
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
-            "n_atoms": self.n_atoms,
-            "superposed": self.atoms.tolist(),
-            "reference": self.reference.tolist(),
-            "bonds": self.bonds.tolist(),
-        }
+def _whole(frames: mdtraj.Trajectory | Array, featurizer: Positions | ReferenceRMSD, used: Array) -> Array:
+    """Positions in Å of the used atoms; of whole molecules, and finite."""
+    xyz, cells, scale = _read(frames, featurizer.n_atoms, True)
+    if cells is not None and len(featurizer.bonds):
+        _check_whole(xyz, cells, scale, featurizer.bonds)
+    chosen: Array = xyz[:, used] * xyz.dtype.type(scale)
+    finite = np.isfinite(chosen).all(axis=(1, 2))
+    if not finite.all():
+        frame = int(np.argmin(finite))
+        atom = used[np.argmin(np.isfinite(chosen[frame]).all(axis=1))]
+        raise NoValueError(f"positions must be finite, got NaN or infinity (of atom {atom})", frame)
+    return chosen
 
-    def problem(self, moved: Array) -> tuple[Array, Array, Array, Array]:
-        """Atoms that take part, weights and reference of them, and where among them the moved ones are."""
-        used = np.union1d(moved, self.atoms)
-        weights, reference = np.zeros(len(used)), np.zeros((len(used), 3))
-        place = np.searchsorted(used, self.atoms)
-        weights[place], reference[place] = 1.0, self.reference
-        return used, weights, reference, np.searchsorted(used, moved)
 
-    def checked(
-        self,
-        function: Callable[[Array, Array, Array | None], Array],
-        xyz: Array,
-        cells: Array | None,
-        scale: float,
-        used: Array,
-        reference: Array,
-        weights: Array | None,
-    ) -> Array:
-        if cells is not None and len(self.bonds):
-            self._check_whole(xyz, cells, scale)
-        chosen = xyz[:, used] * xyz.dtype.type(scale)
-        finite = np.isfinite(chosen).all(axis=(1, 2))
-        if not finite.all():
-            frame = int(np.argmin(finite))
-            atom = used[np.argmin(np.isfinite(chosen[frame]).all(axis=1))]
-            raise NoValueError(f"positions must be finite, got NaN or infinity (of atom {atom})", frame)
-        return function(chosen, reference, weights)
-
-    def _check_whole(self, xyz: Array, cells: Array, scale: float) -> None:
-        atoms, numbers = np.unique(self.bonds, return_inverse=True)
-        groups, pairs = list(atoms[:, None]), numbers.reshape(self.bonds.shape)
-        direct = geometry.distances(xyz, groups, pairs, None, scale)
-        nearest = geometry.distances(xyz, groups, pairs, cells, scale)
-        # half a rounding of an XTC file apart is the same image
-        broken = np.argwhere(direct > nearest + 0.05)
-        if len(broken):
-            frame, bond = broken[0]
-            i, j = self.bonds[bond]
-            raise NoValueError(
-                f"molecules must be whole to be superposed, got the bond of atoms {i} and {j} across the boundary of "
-                "the cell; use trajectory.make_molecules_whole(), or features that take periodic images, such as "
-                "Distances",
-                int(frame),
-            )
+def _check_whole(xyz: Array, cells: Array, scale: float, bonds: Array) -> None:
+    direct, nearest = (geometry.distances(xyz, *_single(bonds), boxes, scale) for boxes in (None, cells))
+    # half a rounding of an XTC file apart is the same image
+    broken = np.argwhere(direct > nearest + 0.05)
+    if len(broken):
+        frame, bond = broken[0]
+        i, j = bonds[bond]
+        raise NoValueError(
+            f"molecules must be whole to be superposed, got the bond of atoms {i} and {j} across the boundary of the "
+            "cell; use trajectory.make_molecules_whole(), or features that take periodic images, such as Distances",
+            int(frame),
+        )
 
 
 # ---- distances -------------------------------------------------------------------------------------------------------
+
+
+def _shortest(self: Any, frames: mdtraj.Trajectory | Array) -> Array:
+    """Distances, (n_frames, n) in Å; 0 for two atoms in one place.
+
+    Raises
+    ------
+    NoValueError
+        If a position is not finite; it is a ValueError that knows the frame.
+    """
+    xyz, cells, scale = _read(frames, self.n_atoms, self.periodic)
+    groups, pairs = self._terms
+    return geometry.distances(xyz, groups, pairs, cells, scale)
+
+
+def _shortest_tensor(self: Any, positions: Tensor) -> Tensor:
+    """The same of a tensor (..., n_atoms, 3) in Å.
+
+    The derivative at 0, where there is none, is 0; it jumps where another pair of atoms becomes the nearest.
+    """
+    _check_tensor(positions, self.n_atoms)
+    return geometry.distances_tensor(positions, *self._terms)
+
+
+def _single(pairs: Array) -> tuple[list[Array], Array]:
+    """Groups of one atom each, and pairs of them."""
+    atoms, numbers = np.unique(pairs, return_inverse=True)
+    return list(atoms[:, None]), numbers.reshape(pairs.shape)
 
 
 @final
@@ -446,72 +440,30 @@ class Distances:
         found = _explicit(pairs, topology, "pairs", 2)
         self._setup(topology.n_atoms, found, [f"{labels[i]} {labels[j]}" for i, j in found], periodic)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Distances:
-        """Featurizer with this `config`."""
-        self = cls.__new__(cls)
-        self._setup(*(config[key] for key in ("n_atoms", "pairs", "labels", "periodic")))
-        return self
-
     def _setup(self, n_atoms: int, pairs: Any, labels: list[str], periodic: bool) -> None:
-        self.n_atoms, self.periodic, self._labels = int(n_atoms), bool(periodic), list(labels)
+        self.n_atoms, self.labels, self.periodic = int(n_atoms), list(labels), bool(periodic)
         self.pairs = _indices(pairs, self.n_atoms, (len(labels), 2))
         """Atoms of every distance; int array (n, 2)."""
+        self._terms = _single(self.pairs)
+
+    _stored = ("n_atoms", "pairs", "labels", "periodic")
+    config, from_config = property(_config), classmethod(_from_config)
+    n_features, __add__ = property(_n_features), _joined
+    __call__, tensor = _shortest, _shortest_tensor
 
     @property
     def names(self) -> list[str]:
         """Such as "distance ACE1-C ALA2-CA"."""
-        return [f"distance {label}" for label in self._labels]
-
-    @property
-    def n_features(self) -> int:
-        return len(self.pairs)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "kind": "Distances",
-            "n_atoms": self.n_atoms,
-            "pairs": self.pairs.tolist(),
-            "labels": list(self._labels),
-            "periodic": self.periodic,
-        }
-
-    def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """Distances; 0 for two atoms in one place.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, n), Å
-
-        Raises
-        ------
-        NoValueError
-            If a position is not finite; it is a ValueError that knows the frame.
-        """
-        xyz, cells, scale = _read(frames, self.n_atoms, self.periodic)
-        groups, numbers = self._groups()
-        return geometry.distances(xyz, groups, numbers, cells, scale)
-
-    def _groups(self) -> tuple[list[Array], Array]:
-        atoms, numbers = np.unique(self.pairs, return_inverse=True)
-        return list(atoms[:, None]), numbers.reshape(self.pairs.shape)
-
-    def tensor(self, positions: Tensor) -> Tensor:
-        """The same of a tensor (..., n_atoms, 3) in Å; its derivative at 0, where it has none, is 0."""
-        _check_tensor(positions, self.n_atoms)
-        return geometry.distances_tensor(positions, *self._groups())
-
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
+        return [f"distance {label}" for label in self.labels]
 
     def __repr__(self) -> str:
         return f"Distances({len(self.pairs)} pairs of {self.n_atoms} atoms)"
+
+
+def _grouped(n_atoms: int, groups: Any, pairs: Any, n_pairs: int) -> tuple[list[Array], Array]:
+    """Atoms of every group, and the groups of every distance."""
+    atoms = [_indices(group, n_atoms, (len(group),)) for group in groups]
+    return atoms, _indices(pairs, len(atoms), (n_pairs, 2))
 
 
 @final
@@ -548,67 +500,20 @@ class MinimumDistances:
                 )
         self._setup(topology.n_atoms, groups, numbers, [f"{a} | {b}" for a, b in pairs], periodic)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> MinimumDistances:
-        """Featurizer with this `config`."""
-        self = cls.__new__(cls)
-        self._setup(*(config[key] for key in ("n_atoms", "groups", "pairs", "labels", "periodic")))
-        return self
-
     def _setup(self, n_atoms: int, groups: Any, pairs: Any, labels: list[str], periodic: bool) -> None:
-        self.n_atoms, self.periodic, self._labels = int(n_atoms), bool(periodic), list(labels)
-        self.groups = [_indices(group, self.n_atoms, (len(group),)) for group in groups]
-        """Atoms of every group; list of int arrays."""
-        self.pairs = _indices(pairs, len(self.groups), (len(labels), 2))
-        """Groups of every distance; int array (n, 2)."""
+        self.n_atoms, self.labels, self.periodic = int(n_atoms), list(labels), bool(periodic)
+        self.groups, self.pairs = self._terms = _grouped(self.n_atoms, groups, pairs, len(labels))
+        """Atoms of every group, list of int arrays; groups of every distance, int array (n, 2)."""
+
+    _stored = ("n_atoms", "groups", "pairs", "labels", "periodic")
+    config, from_config = property(_config), classmethod(_from_config)
+    n_features, __add__ = property(_n_features), _joined
+    __call__, tensor = _shortest, _shortest_tensor
 
     @property
     def names(self) -> list[str]:
         """Such as "minimum distance resid 0 | resid 2"."""
-        return [f"minimum distance {label}" for label in self._labels]
-
-    @property
-    def n_features(self) -> int:
-        return len(self.pairs)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "kind": "MinimumDistances",
-            "n_atoms": self.n_atoms,
-            "groups": [group.tolist() for group in self.groups],
-            "pairs": self.pairs.tolist(),
-            "labels": list(self._labels),
-            "periodic": self.periodic,
-        }
-
-    def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """Shortest distances.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, n), Å
-
-        Raises
-        ------
-        NoValueError
-            If a position is not finite; it is a ValueError that knows the frame.
-        """
-        xyz, cells, scale = _read(frames, self.n_atoms, self.periodic)
-        return geometry.distances(xyz, self.groups, self.pairs, cells, scale)
-
-    def tensor(self, positions: Tensor) -> Tensor:
-        """The same of a tensor (..., n_atoms, 3) in Å; its derivative jumps where another pair becomes the nearest."""
-        _check_tensor(positions, self.n_atoms)
-        return geometry.distances_tensor(positions, self.groups, self.pairs)
-
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
+        return [f"minimum distance {label}" for label in self.labels]
 
     def __repr__(self) -> str:
         return f"MinimumDistances({len(self.pairs)} pairs of {len(self.groups)} groups, {self.n_atoms} atoms)"
@@ -674,67 +579,20 @@ class ContactDistances:
         names = [f"{residues[i]} {residues[j]}" for i, j in found]
         self._setup(topology.n_atoms, groups, np.searchsorted(used, found), _unique(names, found), periodic)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ContactDistances:
-        """Featurizer with this `config`."""
-        self = cls.__new__(cls)
-        self._setup(*(config[key] for key in ("n_atoms", "groups", "pairs", "labels", "periodic")))
-        return self
-
     def _setup(self, n_atoms: int, groups: Any, pairs: Any, labels: list[str], periodic: bool) -> None:
-        self.n_atoms, self.periodic, self._labels = int(n_atoms), bool(periodic), list(labels)
-        self.groups = [_indices(group, self.n_atoms, (len(group),)) for group in groups]
-        """Atoms of every residue that takes part; list of int arrays."""
-        self.pairs = _indices(pairs, len(self.groups), (len(labels), 2))
-        """Groups of every distance; int array (n, 2)."""
+        self.n_atoms, self.labels, self.periodic = int(n_atoms), list(labels), bool(periodic)
+        self.groups, self.pairs = self._terms = _grouped(self.n_atoms, groups, pairs, len(labels))
+        """Atoms of every residue that takes part, list of int arrays; groups of every distance, int array (n, 2)."""
+
+    _stored = ("n_atoms", "groups", "pairs", "labels", "periodic")
+    config, from_config = property(_config), classmethod(_from_config)
+    n_features, __add__ = property(_n_features), _joined
+    __call__, tensor = _shortest, _shortest_tensor
 
     @property
     def names(self) -> list[str]:
         """Such as "contact ACE1 NME3"."""
-        return [f"contact {label}" for label in self._labels]
-
-    @property
-    def n_features(self) -> int:
-        return len(self.pairs)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "kind": "ContactDistances",
-            "n_atoms": self.n_atoms,
-            "groups": [group.tolist() for group in self.groups],
-            "pairs": self.pairs.tolist(),
-            "labels": list(self._labels),
-            "periodic": self.periodic,
-        }
-
-    def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """Distances of the residues.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, n), Å
-
-        Raises
-        ------
-        NoValueError
-            If a position is not finite; it is a ValueError that knows the frame.
-        """
-        xyz, cells, scale = _read(frames, self.n_atoms, self.periodic)
-        return geometry.distances(xyz, self.groups, self.pairs, cells, scale)
-
-    def tensor(self, positions: Tensor) -> Tensor:
-        """The same of a tensor (..., n_atoms, 3) in Å; its derivative jumps where another pair becomes the nearest."""
-        _check_tensor(positions, self.n_atoms)
-        return geometry.distances_tensor(positions, self.groups, self.pairs)
-
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
+        return [f"contact {label}" for label in self.labels]
 
     def __repr__(self) -> str:
         return f"ContactDistances({len(self.pairs)} pairs of {len(self.groups)} residues, {self.n_atoms} atoms)"
@@ -792,48 +650,22 @@ class Angles:
         found = _explicit(triplets, topology, "triplets", 3)
         self._setup(topology.n_atoms, found, [" ".join(labels[i] for i in triplet) for triplet in found], periodic)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Angles:
-        """Featurizer with this `config`."""
-        self = cls.__new__(cls)
-        self._setup(*(config[key] for key in ("n_atoms", "triplets", "labels", "periodic")))
-        return self
-
     def _setup(self, n_atoms: int, triplets: Any, labels: list[str], periodic: bool) -> None:
-        self.n_atoms, self.periodic, self._labels = int(n_atoms), bool(periodic), list(labels)
+        self.n_atoms, self.labels, self.periodic = int(n_atoms), list(labels), bool(periodic)
         self.triplets = _indices(triplets, self.n_atoms, (len(labels), 3))
         """Atoms of every angle; int array (n, 3)."""
+
+    _stored = ("n_atoms", "triplets", "labels", "periodic")
+    config, from_config = property(_config), classmethod(_from_config)
+    n_features, __add__ = property(_n_features), _joined
 
     @property
     def names(self) -> list[str]:
         """Such as "angle ACE1-C ALA2-N ALA2-CA"."""
-        return [f"angle {label}" for label in self._labels]
-
-    @property
-    def n_features(self) -> int:
-        return len(self.triplets)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "kind": "Angles",
-            "n_atoms": self.n_atoms,
-            "triplets": self.triplets.tolist(),
-            "labels": list(self._labels),
-            "periodic": self.periodic,
-        }
+        return [f"angle {label}" for label in self.labels]
 
     def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """Angles; 0 or π for three atoms on a line.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, n), radians in [0, π]
+        """Angles, (n_frames, n), radians in [0, π]; 0 or π for three atoms on a line.
 
         Raises
         ------
@@ -852,9 +684,6 @@ class Angles:
         values, bad = geometry.angles_tensor(positions, self.triplets)
         _refuse(bad, self.names, self.triplets, "two atoms in one place make no angle")
         return values
-
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
 
     def __repr__(self) -> str:
         return f"Angles({len(self.triplets)} angles of {self.n_atoms} atoms)"
@@ -908,13 +737,6 @@ class Torsions:
             labels = [" ".join(["torsion", *(atom_labels[i] for i in four)]) for four in found]
         self._setup(topology.n_atoms, found, labels, cossin, periodic)
 
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Torsions:
-        """Featurizer with this `config`."""
-        self = cls.__new__(cls)
-        self._setup(*(config[key] for key in ("n_atoms", "quadruplets", "labels", "cossin", "periodic")))
-        return self
-
     def _setup(self, n_atoms: int, quadruplets: Any, labels: list[str], cossin: bool, periodic: bool) -> None:
         self.n_atoms, self.cossin, self.periodic = int(n_atoms), bool(cossin), bool(periodic)
         self.quadruplets = _indices(quadruplets, self.n_atoms, (len(labels), 4))
@@ -922,33 +744,17 @@ class Torsions:
         self.labels = list(labels)
         """One for every torsion, such as "phi ALA2"."""
 
+    _stored = ("n_atoms", "quadruplets", "labels", "cossin", "periodic")
+    config, from_config = property(_config), classmethod(_from_config)
+    n_features, __add__ = property(_n_features), _joined
+
     @property
     def names(self) -> list[str]:
         """Such as "cos phi ALA2", "sin phi ALA2"; or "phi ALA2" for the angle."""
         return [f"{f} {label}" for label in self.labels for f in ("cos", "sin")] if self.cossin else list(self.labels)
 
-    @property
-    def n_features(self) -> int:
-        return (1 + self.cossin) * len(self.quadruplets)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "kind": "Torsions",
-            "n_atoms": self.n_atoms,
-            "quadruplets": self.quadruplets.tolist(),
-            "labels": list(self.labels),
-            "cossin": self.cossin,
-            "periodic": self.periodic,
-        }
-
     def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
         """Torsions.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
 
         Returns
         -------
@@ -972,9 +778,6 @@ class Torsions:
         values, bad = geometry.torsions_tensor(positions, self.quadruplets, cossin=self.cossin)
         _refuse(bad, self.labels, self.quadruplets, "atoms on a line make no torsion")
         return values
-
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
 
     def __repr__(self) -> str:
         return f"Torsions({len(self.quadruplets)} torsions of {self.n_atoms} atoms)"
@@ -1063,9 +866,7 @@ class Function:
         """As given."""
         return list(self._names)
 
-    @property
-    def n_features(self) -> int:
-        return len(self._names)
+    n_features, __add__ = property(_n_features), _joined
 
     @property
     def n_atoms(self) -> None:
@@ -1089,15 +890,7 @@ class Function:
         }
 
     def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """What the function gives.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, n_features)
+        """What the function gives, (n_frames, n_features).
 
         Raises
         ------
@@ -1129,9 +922,6 @@ class Function:
         if self._differentiable is None:
             raise TypeError("differentiable must be given to Function, the same function in torch, to take derivatives")
         return self._differentiable(positions)
-
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
 
     def __repr__(self) -> str:
         return f"Function({getattr(self._function, '__qualname__', self._function)!s}, {self.n_features} features)"
@@ -1206,9 +996,7 @@ class Concatenation:
         """Of all parts."""
         return [name for part in self.parts for name in part.names]
 
-    @property
-    def n_features(self) -> int:
-        return sum(part.n_features for part in self.parts)
+    n_features, __add__ = property(_n_features), _joined
 
     @property
     def n_atoms(self) -> int | None:
@@ -1221,21 +1009,7 @@ class Concatenation:
         return {"kind": "Concatenation", "parts": [part.config for part in self.parts]}
 
     def __call__(self, frames: mdtraj.Trajectory | Array) -> Array:
-        """Features of all parts.
-
-        Parameters
-        ----------
-        frames : mdtraj.Trajectory, or array (n_frames, n_atoms, 3) in Å
-
-        Returns
-        -------
-        array, shape (n_frames, n_features)
-
-        Raises
-        ------
-        ValueError
-            As the parts.
-        """
+        """Features of all parts, (n_frames, n_features)."""
         return np.concatenate([part(frames) for part in self.parts], axis=1)
 
     def tensor(self, positions: Tensor) -> Tensor:
@@ -1243,9 +1017,6 @@ class Concatenation:
         import torch
 
         return torch.cat([part.tensor(positions) for part in self.parts], dim=-1)
-
-    def __add__(self, other: Featurizer) -> Concatenation:
-        return Concatenation(self, other)
 
     def __repr__(self) -> str:
         return " + ".join(repr(part) for part in self.parts)
