@@ -100,10 +100,8 @@ def angles(positions: Array, triplets: Array, cells: Array | None) -> tuple[Arra
     NoValueError
         As `distances`.
     """
-    boxes, kind = _boxes(positions, cells)
-    atoms, local = np.unique(triplets, return_inverse=True)
     values = np.empty((len(positions), len(triplets)), positions.dtype)
-    bad = _angles(positions, atoms, local.reshape(triplets.shape), boxes, kind, values)
+    bad = _angles(positions, *_terms(positions, triplets, cells), values)
     return values, _undefined(positions, bad, len(triplets))
 
 
@@ -130,11 +128,15 @@ def torsions(positions: Array, quadruplets: Array, cells: Array | None, *, cossi
     NoValueError
         As `distances`.
     """
-    boxes, kind = _boxes(positions, cells)
-    atoms, local = np.unique(quadruplets, return_inverse=True)
     values = np.empty((len(positions), (1 + cossin) * len(quadruplets)), positions.dtype)
-    bad = _torsions(positions, atoms, local.reshape(quadruplets.shape), boxes, kind, cossin, values)
+    bad = _torsions(positions, *_terms(positions, quadruplets, cells), cossin, values)
     return values, _undefined(positions, bad, len(quadruplets))
+
+
+def _terms(positions: Array, indices: Array, cells: Array | None) -> tuple[Array, Array, Array, int]:
+    """Atoms that take part, where among them those of every term are, and the cells."""
+    atoms, local = np.unique(indices, return_inverse=True)
+    return atoms, local.reshape(indices.shape), *_boxes(positions, cells)
 
 
 def _boxes(positions: Array, cells: Array | None) -> tuple[Array, int]:

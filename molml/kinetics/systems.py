@@ -31,6 +31,54 @@ class Simulation(NamedTuple):
     states: list[Array]
 
 
+def _best_vamp2(self: HiddenChain | Lattice | Diffusion, lagtime: int, n_components: int) -> float:
+    """Best VAMP-2 score that coordinates can have, the constant function included.
+
+    Parameters
+    ----------
+    lagtime : int, frames
+    n_components : int
+        Number of coordinates; at most those of the slow functions, which are eight for particles.
+
+    Returns
+    -------
+    float
+        At most n_components + 1.
+
+    Raises
+    ------
+    ValueError
+        If more are asked for, or the lag time is not positive.
+    """
+    eigenvalues = self._spectrum.eigenvalues
+    if lagtime < 1:
+        raise ValueError(f"lagtime must be at least 1 frame, got {lagtime}")
+    if not 1 <= n_components <= len(eigenvalues):
+        raise ValueError(f"n_components must be 1 to {len(eigenvalues)}, got {n_components}")
+    return float(1.0 + np.sum(eigenvalues[:n_components] ** (2 * lagtime)))
+
+
+def _longest_timescales(self: Lattice | Diffusion, n: int = 3) -> Array:
+    """Implied timescales -1 / ln λ, longest first.
+
+    Parameters
+    ----------
+    n : int
+        How many, at most eight.
+
+    Returns
+    -------
+    array (n,), frames
+        Of a particle in a potential, multiply with `frame_time` for the time of the equation of motion.
+
+    Raises
+    ------
+    ValueError
+        If more are asked for.
+    """
+    return _timescales(self._spectrum, n)
+
+
 @dataclass(frozen=True, eq=False)
 class HiddenChain:
     """A Markov chain seen through Gaussian noise and a curved map.
@@ -106,6 +154,8 @@ class HiddenChain:
         """
         return _timescales(self._spectrum, n)
 
+    vamp2 = _best_vamp2
+
     def slow_function(self, x: Array, index: int = 1) -> Array:
         """Exact eigenfunction at given points.
 
@@ -130,27 +180,6 @@ class HiddenChain:
         weights = self.stationary_distribution * np.exp(-0.5 * (distance - distance.min(axis=1, keepdims=True)))
         chosen: Array = weights @ _eigenfunction(self._spectrum, index) / weights.sum(axis=1)
         return chosen
-
-    def vamp2(self, lagtime: int, n_components: int) -> float:
-        """Best VAMP-2 score that coordinates can have, the constant function included.
-
-        Parameters
-        ----------
-        lagtime : int, frames
-        n_components : int
-            Number of coordinates.
-
-        Returns
-        -------
-        float
-            At most n_components + 1.
-
-        Raises
-        ------
-        ValueError
-            If the chain has fewer slow functions, or the lag time is not positive.
-        """
-        return _vamp2(self._spectrum, lagtime, n_components)
 
     @property
     def stationary_distribution(self) -> Array:
@@ -210,24 +239,7 @@ class Lattice:
         ]
         return Simulation([self._sites[s] for s in states], states)
 
-    def timescales(self, n: int = 3) -> Array:
-        """Implied timescales -1 / ln λ, longest first.
-
-        Parameters
-        ----------
-        n : int
-            How many, at most eight.
-
-        Returns
-        -------
-        array (n,), frames
-
-        Raises
-        ------
-        ValueError
-            If more are asked for.
-        """
-        return _timescales(self._spectrum, n)
+    timescales, vamp2 = _longest_timescales, _best_vamp2
 
     def slow_function(self, x: Array, index: int = 1) -> Array:
         """Exact eigenfunction at the sites nearest to given points.
@@ -252,27 +264,6 @@ class Lattice:
         rows, columns = np.searchsorted(edges, _points(x, 2)).T
         chosen: Array = _eigenfunction(self._spectrum, index)[rows * len(self.axis) + columns]
         return chosen
-
-    def vamp2(self, lagtime: int, n_components: int) -> float:
-        """Best VAMP-2 score that coordinates can have, the constant function included.
-
-        Parameters
-        ----------
-        lagtime : int, frames
-        n_components : int
-            Number of coordinates, at most eight.
-
-        Returns
-        -------
-        float
-            At most n_components + 1.
-
-        Raises
-        ------
-        ValueError
-            If more are asked for, or the lag time is not positive.
-        """
-        return _vamp2(self._spectrum, lagtime, n_components)
 
     @property
     def stationary_distribution(self) -> Array:
@@ -387,25 +378,7 @@ class Diffusion:
             )
         return Simulation(trajectories, [self._cells(x) for x in trajectories])
 
-    def timescales(self, n: int = 3) -> Array:
-        """Relaxation times, longest first.
-
-        Parameters
-        ----------
-        n : int
-            How many, at most eight.
-
-        Returns
-        -------
-        array (n,), frames
-            Multiply with `frame_time` for the time of the equation of motion.
-
-        Raises
-        ------
-        ValueError
-            If more are asked for.
-        """
-        return _timescales(self._spectrum, n)
+    timescales, vamp2 = _longest_timescales, _best_vamp2
 
     def slow_function(self, x: Array, index: int = 1) -> Array:
         """Exact eigenfunction at given points, linear between the centres of the cells.
@@ -433,27 +406,6 @@ class Diffusion:
         function = _eigenfunction(self._spectrum, index).reshape(self._shape)
         values: Array = interpn(tuple(self._centres), function, points)
         return values
-
-    def vamp2(self, lagtime: int, n_components: int) -> float:
-        """Best VAMP-2 score that coordinates can have, the constant function included.
-
-        Parameters
-        ----------
-        lagtime : int, frames
-        n_components : int
-            Number of coordinates, at most eight.
-
-        Returns
-        -------
-        float
-            At most n_components + 1.
-
-        Raises
-        ------
-        ValueError
-            If more are asked for, or the lag time is not positive.
-        """
-        return _vamp2(self._spectrum, lagtime, n_components)
 
     def density(self, x: Array) -> Array:
         """Stationary probability density at given points.
@@ -746,14 +698,6 @@ def _eigenfunction(spectrum: _Spectrum, index: int) -> Array:
         raise ValueError(f"index must be 1 (the slowest) to {len(spectrum.eigenvalues)}, got {index}")
     function: Array = spectrum.eigenfunctions[:, index - 1]
     return function
-
-
-def _vamp2(spectrum: _Spectrum, lagtime: int, n_components: int) -> float:
-    if lagtime < 1:
-        raise ValueError(f"lagtime must be at least 1 frame, got {lagtime}")
-    if not 1 <= n_components <= len(spectrum.eigenvalues):
-        raise ValueError(f"n_components must be 1 to {len(spectrum.eigenvalues)}, got {n_components}")
-    return float(1.0 + np.sum(spectrum.eigenvalues[:n_components] ** (2 * lagtime)))
 
 
 def _walk(random: np.random.Generator, n_frames: int, start: Array, targets: Array, probabilities: Array) -> Array:
