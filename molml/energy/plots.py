@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from molml.figures import axes_or_new
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -58,11 +60,6 @@ def plot_parity(
     evaluation : Evaluation
         From `molml.energy.evaluate`.
     quantity : "energy", "forces" or "stress"
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -76,7 +73,7 @@ def plot_parity(
     predicted: Floats = getattr(evaluation, quantity).ravel()
     if not len(reference):
         raise ValueError(f"quantity {quantity!r} has no reference labels in this data set; plot another one")
-    axes = _axes(ax, (4.6, 4.4))
+    axes = axes_or_new(ax, (4.6, 4.4))
     # a common offset of atomic energies would leave nothing but digits on the axes
     offset = float(np.round(np.mean(reference), 1)) if quantity == "energy" else 0.0
     x, y = reference - offset, predicted - offset
@@ -111,11 +108,6 @@ def plot_learning_curve(
     term : str, optional
         Which figure to draw, such as "forces_rmse"; by default the first that exists of forces_rmse, energy_rmse,
         stress_rmse and objective.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -133,7 +125,7 @@ def plot_learning_curve(
     # an epoch that the clock cut short averages over other structures than the rest
     longest = max(row.get("batches", 0) for row in history)
     history = [row for row in history if row.get("batches", 0) == longest]
-    axes = _axes(ax, (5.4, 3.6))
+    axes = axes_or_new(ax, (5.4, 3.6))
     positive = True
     members = list(dict.fromkeys(row.get("member", 1) for row in history))
     for prefix, label, colour, width in (("train_", "training", TRAIN, 1.2), ("valid_", "validation", VALID, 1.6)):
@@ -177,11 +169,6 @@ def plot_force_error_by_element(evaluations: Mapping[str, Evaluation] | Evaluati
     ----------
     evaluations : Evaluation, or dict of name to Evaluation
         Several sets are drawn side by side.
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -192,7 +179,7 @@ def plot_force_error_by_element(evaluations: Mapping[str, Evaluation] | Evaluati
     symbols = list(dict.fromkeys(symbol for evaluation in sets.values() for symbol in evaluation.elements))
     if not symbols:
         raise ValueError("evaluations must hold force labels, got none; there is nothing to draw")
-    axes = _axes(ax, (max(3.6, 1.4 + len(symbols) * (0.3 + 0.42 * len(sets))), 3.4))
+    axes = axes_or_new(ax, (max(3.6, 1.4 + len(symbols) * (0.3 + 0.42 * len(sets))), 3.4))
     colours = [TRAIN, VALID, ACCENT]
     width = 0.8 / len(sets)
     for k, (name, evaluation) in enumerate(sets.items()):
@@ -220,11 +207,6 @@ def plot_worst_structures(evaluation: Evaluation, *, ax: Axes | None = None) -> 
     Parameters
     ----------
     evaluation : Evaluation
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -234,7 +216,7 @@ def plot_worst_structures(evaluation: Evaluation, *, ax: Axes | None = None) -> 
     worst = evaluation.worst
     if not worst:
         raise ValueError("evaluation must hold worst structures, got none; evaluate with n_worst of at least 1")
-    axes = _axes(ax, (5.6, 0.9 + 0.32 * len(worst)))
+    axes = axes_or_new(ax, (5.6, 0.9 + 0.32 * len(worst)))
     rows = np.arange(len(worst))
     for key, rmse, label, colour, shift in (
         ("energy_error", "energy_rmse", "energy", TRAIN, -0.2),
@@ -268,11 +250,6 @@ def plot_uncertainty(
     evaluation : Evaluation
         Of a committee.
     quantity : "energy" or "forces"
-    ax : matplotlib Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -288,7 +265,7 @@ def plot_uncertainty(
     error = np.abs(getattr(evaluation, quantity) - getattr(evaluation, f"{quantity}_reference")).ravel()
     spread = deviation.ravel()
     shown = (spread > 0) & (error > 0)
-    axes = _axes(ax, (4.6, 4.4))
+    axes = axes_or_new(ax, (4.6, 4.4))
     if shown.any():
         _density_scatter(axes, factor * spread[shown], factor * error[shown], log=True)
         parts = np.array_split(np.argsort(spread), min(10, len(spread)))
@@ -303,17 +280,6 @@ def plot_uncertainty(
     axes.set_xlabel(f"standard deviation of the {quantity} ({unit})")
     axes.set_ylabel(f"error of the {quantity} ({unit})")
     return axes
-
-
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure.subplots()
 
 
 def _limits(x: Floats, y: Floats) -> tuple[float, float]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from molml.figures import axes_or_new
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
@@ -46,11 +48,6 @@ def plot_free_energy(
         Which coordinates; one gives a curve, two a map.
     bins : int
         Per coordinate.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -62,7 +59,7 @@ def plot_free_energy(
         raise ValueError(
             f"components must be one or two of the {points.shape[1]} columns of the coordinates, got {list(components)}"
         )
-    ax = _axes(ax, (4.4, 3.6))
+    ax = axes_or_new(ax, (4.4, 3.6))
     ranges = [_central_range(points[:, c]) for c in components]
     if len(components) == 1:
         counts, edges = np.histogram(points[:, components[0]], bins=bins, range=ranges[0])
@@ -91,11 +88,6 @@ def plot_projection(
     unit : str
         Of the time; ps become ns where they are many.
     component : int
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -105,7 +97,7 @@ def plot_projection(
     n_components = coordinates[0].shape[1]
     if not 0 <= component < n_components:
         raise ValueError(f"component must be one of the {n_components} columns of the coordinates, got {component}")
-    ax = _axes(ax, (6.4, 2.4))
+    ax = axes_or_new(ax, (6.4, 2.4))
     lengths = [len(x) for x in coordinates]
     scale, unit = _time_unit(timestep * sum(lengths), unit)
     start, stride = 0, max(1, sum(lengths) // MOST_POINTS)
@@ -139,11 +131,6 @@ def plot_timescales(
     reference : array, optional
         Timescales known from elsewhere, as dashed lines.
     unit : str
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -156,7 +143,7 @@ def plot_timescales(
             f"timescales must have shape ({len(lagtimes)}, n_processes) as there are {len(lagtimes)} lag times, "
             f"got {timescales.shape}"
         )
-    ax = _axes(ax, (4.4, 3.6))
+    ax = axes_or_new(ax, (4.4, 3.6))
     for process in range(timescales.shape[1]):
         colour = f"C{process}"
         ax.plot(lagtimes, _positive(timescales[:, process]), "o-", color=colour, ms=3, lw=1.2)
@@ -194,11 +181,6 @@ def plot_ramachandran(
     label : str
         What the values are.
     bins : int
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -209,7 +191,7 @@ def plot_ramachandran(
         raise ValueError(
             f"phi, psi and values must have one length, got {len(phi)}, {len(psi)} and {len(values)} frames"
         )
-    ax = _axes(ax, (4.4, 3.6))
+    ax = axes_or_new(ax, (4.4, 3.6))
     edges = np.linspace(-180, 180, bins + 1)
     x, y = np.degrees(phi), np.degrees(psi)
     counts, _, _ = np.histogram2d(x, y, bins=[edges, edges])
@@ -238,13 +220,8 @@ def plot_chapman_kolmogorov(
         Time between two frames.
     unit : str
         Of the time.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
     """
-    ax = _axes(ax, (4.4, 3.6))
+    ax = axes_or_new(ax, (4.4, 3.6))
     time = np.asarray(test.lagtimes) * timestep
     for number in range(test.predictions.shape[1]):
         colour = f"C{number}"
@@ -270,11 +247,6 @@ def plot_scores(
         Name and unit of what is shown.
     best : "high", "low" or None
         Which end is the good one; the best method is drawn in colour.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -283,7 +255,7 @@ def plot_scores(
     """
     if not scores or best not in ("high", "low", None):
         raise ValueError(f"scores must not be empty and best be 'high', 'low' or None, got {dict(scores)}, {best!r}")
-    ax = _axes(ax, (4.6, 0.7 + 0.34 * len(scores)))
+    ax = axes_or_new(ax, (4.6, 0.7 + 0.34 * len(scores)))
     values = np.array([value for value, _ in scores.values()])
     errors = np.array([0.0 if error is None else error for _, error in scores.values()])
     colours = [GREY] * len(scores)
@@ -323,12 +295,3 @@ def _map(name: str) -> Colormap:
     from matplotlib import colormaps
 
     return colormaps[name]
-
-
-def _axes(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    if ax is not None:
-        return ax
-    from matplotlib.figure import Figure
-
-    # without pyplot: no window system is touched, and no figure has to be closed
-    return Figure(figsize=size, dpi=150, layout="constrained").subplots()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molml.figures import axes_or_new
 from molml.training.validation import BiasVariance, LearningCurve
 
 if TYPE_CHECKING:
@@ -20,11 +21,6 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, name: str = "objective
         A `History`, or the lines of metrics.jsonl.
     name : str
         Term, such as "forces_rmse".
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -35,7 +31,7 @@ def plot_history(history: Sequence[Mapping[str, Any]], *, name: str = "objective
     if not keys:
         known = sorted({key.partition("_")[2] for record in history[:1] for key in record if "_" in key})
         raise ValueError(f"name must be a term of the history ({', '.join(known)}), got {name!r}")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     epochs = [record["epoch"] for record in history]
     for key in keys:
         # None, for a value that was not finite, becomes nan: a gap
@@ -56,13 +52,8 @@ def plot_learning_curve(curve: LearningCurve, *, ylabel: str = "error", ax: "Axe
     curve : LearningCurve
     ylabel : str
         Name and unit of the error.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
     """
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     for label, errors in (("training", curve.train), ("test", curve.test)):
         ax.errorbar(curve.sizes, errors.mean(axis=1), yerr=errors.std(axis=1), marker="o", capsize=3, label=label)
     ax.set(xlabel="training items", ylabel=ylabel, xscale="log")
@@ -85,11 +76,6 @@ def plot_bias_variance(
         One per model.
     xlabel : str
         Name of the complexity.
-    ax : Axes, optional
-
-    Returns
-    -------
-    Axes
 
     Raises
     ------
@@ -98,7 +84,7 @@ def plot_bias_variance(
     """
     if len(complexity) == 0 or len(complexity) != len(parts):
         raise ValueError(f"complexity and parts must have one length above 0, got {len(complexity)} and {len(parts)}")
-    ax = _axes(ax)
+    ax = axes_or_new(ax)
     bias2, variance, noise, error = np.array(parts).T
     for label, values, style in (
         ("bias²", bias2, "o--"),
@@ -110,12 +96,3 @@ def plot_bias_variance(
     ax.set(xlabel=xlabel, ylabel="squared error", yscale="log")
     ax.legend()
     return ax
-
-
-def _axes(ax: "Axes | None") -> "Axes":
-    if ax is not None:
-        return ax
-    from matplotlib.figure import Figure
-
-    # without pyplot: no window system is touched, and no figure has to be closed
-    return Figure(layout="constrained").subplots()
