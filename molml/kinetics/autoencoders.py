@@ -1,48 +1,26 @@
 """Autoencoders: coordinates from which a frame, or the one a lag time later, can be rebuilt.
 
-All are estimators of scikit-learn. Frames are whitened first; training is in single precision by the Trainer, and
-judged on held-out blocks of time; what comes out is in double precision, and the same for the same seed.
+All are estimators of scikit-learn.
 """
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, final
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from operator import attrgetter
+from typing import Any, final
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from molml.io import Container
+from molml.kinetics import estimators, networks
 from molml.kinetics.covariance import Covariances
-from molml.kinetics.data import Array, Streamed, TimeLaggedDataset, Trajectories, as_list, check_lagtime, lagged_blocks
+from molml.kinetics.data import Array, TimeLaggedDataset, Trajectories, as_list, lagged_blocks
 from molml.kinetics.files import load_estimator, save_estimator
 from molml.kinetics.loss import ReconstructionLoss, VariationalLoss, pieces
-from molml.kinetics.networks import (
-    First,
-    Frames,
-    Output,
-    apply,
-    check_parameters,
-    encoder_decoder,
-    explained,
-    explaining_modes,
-    frame_statistics,
-    numbers,
-    of_one_kind,
-    own_timescales,
-    regression_score,
-    sequential,
-    single,
-    slow_modes,
-    train,
-    trajectories,
-    whitened,
-    whitened_targets,
-)
+from molml.kinetics.networks import Frames, Output, single
 
 __all__ = ["Autoencoder", "TimeLaggedAutoencoder", "VariationalTimeLaggedAutoencoder"]
 
@@ -50,6 +28,7 @@ _N_STEPS = 2000  # unless max_epochs is given
 
 
 @final
+@dataclass(eq=False, repr=False)
 class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Coordinates from which a network can rebuild the frame they were made of: a curved PCA.
 
@@ -113,110 +92,50 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     (1000, 1)
     """
 
-    def __init__(
-        self,
-        n_components: int = 2,
-        *,
-        hidden: Sequence[int] = (200, 100),
-        activation: str = "tanh",
-        max_epochs: int | None = None,
-        batch_size: int = 200,
-        learning_rate: float = 1e-2,
-        valid_fraction: float = 0.2,
-        patience: int | None = None,
-        n_restarts: int = 1,
-        minutes: float | None = None,
-        seed: int = 0,
-        progress: bool | None = None,
-    ) -> None:
-        self.n_components = n_components
-        self.hidden = hidden
-        self.activation = activation
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.valid_fraction = valid_fraction
-        self.patience = patience
-        self.n_restarts = n_restarts
-        self.minutes = minutes
-        self.seed = seed
-        self.progress = progress
+    n_components: int = 2
+    _: KW_ONLY
+    hidden: Sequence[int] = (200, 100)
+    activation: str = "tanh"
+    max_epochs: int | None = None
+    batch_size: int = 200
+    learning_rate: float = 1e-2
+    valid_fraction: float = 0.2
+    patience: int | None = None
+    n_restarts: int = 1
+    minutes: float | None = None
+    seed: int = 0
+    progress: bool | None = None
 
-    def fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train anew.
+    fit = estimators.fit
+    partial_fit = estimators.partial_fit
+    transform = estimators.transform
+    as_module = estimators.as_module
+    save = save_estimator
+    from_container = classmethod(load_estimator)
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : None
+    _check = estimators.check_parameters
+    _build_networks = estimators.build_networks
+    _n_features_out = property(attrgetter("n_components"))
 
-        Returns
-        -------
-        Autoencoder
-            This object.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X or a parameter is not what it should be.
-        TrainingInterrupted
-            After Ctrl-C; the estimator is fitted as far as it came.
-        """
-        check_parameters(self)
-        arrays = trajectories(self, X, fitted=False)
-        covariances = Covariances(0).update(arrays)
-        self.mean_, self.whitening_ = frame_statistics(covariances)
+    def _frames(self, covariances: Covariances) -> Frames:
+        frames = networks.frame_statistics(covariances)
         self.scale_ = float(np.sqrt(np.trace(covariances.c00) / covariances.n_features))
         # regression of the features on their whitened combinations, which leaves nothing over
-        self.target_matrix_ = covariances.c00 @ self.whitening_.T / self.scale_
-        self.n_features_in_ = covariances.n_features
-        return self._train(arrays, self._networks, self.n_restarts)
+        self.target_matrix_ = covariances.c00 @ frames.whitening.T / self.scale_
+        return frames
 
-    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        return networks.encoder_decoder(self, seed, n_outputs=self.n_components, n_targets=len(self.target_matrix_))
 
-        Mean and whitening stay those of the first call; the coordinates are rotated anew for the new frames.
-        """
-        if not hasattr(self, "encoder_"):
-            return self.fit(X)
-        check_parameters(self)
-        present = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_})
-        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
-
-    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
+    def _train(self, pairs: TimeLaggedDataset, present: nn.ModuleDict | None) -> networks.Trained:
         loss = ReconstructionLoss(single(self.target_matrix_), single(np.zeros(self.n_features_in_)))
-        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
-            pairs = TimeLaggedDataset(frames, 0)
-            trained = train(self, make, loss, pairs, n_steps=_N_STEPS, n_restarts=n_restarts)
-            self.encoder_, self.decoder_ = trained.network["encoder"], trained.network["decoder"]
-            outputs = Covariances(0)
-            for u, _ in pieces(pairs):
-                outputs.update(
-                    np.concatenate([numbers(self.encoder_, u), u.double().numpy() @ self.target_matrix_.T], axis=1)
-                )
-        self.rotation_, self.shift_ = explaining_modes(outputs, self.n_components)
-        self.history_ = list(trained.history)
-        if trained.interruption is not None:
-            raise trained.interruption
-        return self
-
-    def transform(self, X: Trajectories) -> Array | list[Array]:
-        """Coordinates of every frame.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-
-        Returns
-        -------
-        array (n_frames, n_components), or a list of such arrays for a list or a stream
-
-        Raises
-        ------
-        NotFittedError, TypeError, ValueError
-            If there was no fit, or X is not what it should be.
-        """
-        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
+        trained = networks.train(self, self._networks, loss, pairs, present=present, n_steps=_N_STEPS)
+        outputs = Covariances(0)
+        for u, _ in pieces(pairs):
+            targets = u.double().numpy() @ self.target_matrix_.T
+            outputs.update(np.concatenate([networks.numbers(trained.network["encoder"], u), targets], axis=1))
+        self.rotation_, self.shift_ = networks.explaining_modes(outputs, self.n_components)
+        return trained
 
     def inverse_transform(self, Z: Trajectories) -> Array | list[Array]:
         """Frames that the decoder makes of coordinates.
@@ -235,12 +154,14 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             As `transform`.
         """
         check_is_fitted(self)
-        return of_one_kind(Z, apply(self._decoder(), as_list(Z, name="Z", n_features=self.n_components)))
+        return estimators.of_one_kind(
+            Z, networks.apply(self._decoder(), as_list(Z, name="Z", n_features=self.n_components))
+        )
 
     def _decoder(self) -> nn.Sequential:
         """Coordinates -> features."""
         back = np.linalg.inv(self.rotation_)
-        return sequential(
+        return networks.sequential(
             Frames(self.shift_, back),
             self.decoder_,
             self.activation,
@@ -265,48 +186,23 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         NotFittedError, TypeError, ValueError
             As `transform`, and if X does not vary.
         """
-        arrays = trajectories(self, X, fitted=True)
+        arrays = estimators.trajectories(self, X, fitted=True)
         network, decoder = self.as_module(), self._decoder()
         error, covariances = 0.0, Covariances(0).update(arrays)
         for _, _, x, _ in lagged_blocks(arrays, 0):
-            rebuilt = apply(decoder, apply(network, [x]))[0]
+            rebuilt = networks.apply(decoder, networks.apply(network, [x]))[0]
             error += float(np.square(rebuilt - x).sum())
-        return explained(error, covariances.n_pairs * np.trace(covariances.c00))
+        return networks.explained(error, covariances.n_pairs * np.trace(covariances.c00))
 
-    def as_module(self) -> nn.Sequential:
-        """Features -> coordinates as a network of Linear and activation modules, in double precision.
 
-        Returns
-        -------
-        Sequential
-            Equal to `transform`.
-        """
-        check_is_fitted(self)
-        output = Output(self.rotation_, self.shift_)
-        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write a model file, see `molml.kinetics.files.save_estimator`."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
-        return load_estimator(cls, container)
-
-    def _networks(self, seed: int) -> nn.ModuleDict:
-        return encoder_decoder(self, seed, n_outputs=self.n_components, n_targets=self.n_features_in_)
-
-    def _build_networks(self) -> None:
-        networks = self._networks(0)
-        self.encoder_, self.decoder_ = networks["encoder"], networks["decoder"]
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_components
+def _lagged_frames(self: Any, covariances: Covariances) -> Frames:
+    frames = networks.frame_statistics(covariances)
+    self.target_matrix_, self.target_shift_ = networks.whitened_targets(covariances, frames)
+    return frames
 
 
 @final
+@dataclass(eq=False, repr=False)
 class TimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Coordinates of a frame from which a network can tell the frame one lag time later: a curved TICA.
 
@@ -354,162 +250,48 @@ class TimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     (100, 1)
     """
 
-    def __init__(
-        self,
-        lagtime: int = 1,
-        n_components: int = 2,
-        *,
-        hidden: Sequence[int] = (200, 100),
-        activation: str = "tanh",
-        max_epochs: int | None = None,
-        batch_size: int = 200,
-        learning_rate: float = 1e-2,
-        valid_fraction: float = 0.2,
-        patience: int | None = None,
-        n_restarts: int = 1,
-        minutes: float | None = None,
-        seed: int = 0,
-        progress: bool | None = None,
-    ) -> None:
-        self.lagtime = lagtime
-        self.n_components = n_components
-        self.hidden = hidden
-        self.activation = activation
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.valid_fraction = valid_fraction
-        self.patience = patience
-        self.n_restarts = n_restarts
-        self.minutes = minutes
-        self.seed = seed
-        self.progress = progress
+    lagtime: int = 1
+    n_components: int = 2
+    _: KW_ONLY
+    hidden: Sequence[int] = (200, 100)
+    activation: str = "tanh"
+    max_epochs: int | None = None
+    batch_size: int = 200
+    learning_rate: float = 1e-2
+    valid_fraction: float = 0.2
+    patience: int | None = None
+    n_restarts: int = 1
+    minutes: float | None = None
+    seed: int = 0
+    progress: bool | None = None
 
-    def fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train anew.
+    fit = estimators.fit
+    partial_fit = estimators.partial_fit
+    transform = estimators.transform
+    score = estimators.regression_score
+    timescales = estimators.timescales
+    as_module = estimators.as_module
+    save = save_estimator
+    from_container = classmethod(load_estimator)
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : None
-
-        Returns
-        -------
-        TimeLaggedAutoencoder
-            This object.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X or a parameter is not what it should be, or a trajectory is not longer than the lag time.
-        TrainingInterrupted
-            After Ctrl-C; the estimator is fitted as far as it came.
-        """
-        check_parameters(self)
-        check_lagtime(self.lagtime, least=1)
-        arrays = trajectories(self, X, fitted=False)
-        covariances = Covariances(self.lagtime).update(arrays)
-        self.mean_, self.whitening_ = frames = frame_statistics(covariances)
-        self.target_matrix_, self.target_shift_ = whitened_targets(covariances, frames)
-        self.n_features_in_ = covariances.n_features
-        return self._train(arrays, self._networks, self.n_restarts)
-
-    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
-
-        Mean and whitening stay those of the first call; the coordinates and their eigenvalues are those of the new
-        frames.
-        """
-        if not hasattr(self, "encoder_"):
-            return self.fit(X)
-        check_parameters(self)
-        present = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_})
-        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
-
-    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
-        loss = ReconstructionLoss(single(self.target_matrix_), single(self.target_shift_))
-        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
-            pairs = TimeLaggedDataset(frames, self.lagtime)
-            trained = train(self, make, loss, pairs, n_steps=_N_STEPS, n_restarts=n_restarts)
-            self.encoder_, self.decoder_ = trained.network["encoder"], trained.network["decoder"]
-            (self.rotation_, self.shift_), self.eigenvalues_ = slow_modes(self.encoder_, pairs, self.n_components)
-        self.history_ = list(trained.history)
-        if trained.interruption is not None:
-            raise trained.interruption
-        return self
-
-    def transform(self, X: Trajectories) -> Array | list[Array]:
-        """Coordinates of every frame; as in `Autoencoder`."""
-        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
-
-    def score(self, X: Trajectories, y: None = None) -> float:
-        """Fraction of the variance of later frames, whitened, that is told from earlier ones.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : None
-
-        Returns
-        -------
-        float
-            1 - Σ ‖y - ŷ‖² / Σ ‖y - mean of y‖² over all pairs, at most 1.
-
-        Raises
-        ------
-        NotFittedError, TypeError, ValueError
-            As `transform`, and if a trajectory is not longer than the lag time or X does not vary.
-        """
-        return regression_score(self, trajectories(self, X, fitted=True), self.encoder_)
-
-    def timescales(self, n: int | None = None) -> Array:
-        """Implied timescales of the coordinates, -lagtime / ln λ, longest first.
-
-        Parameters
-        ----------
-        n : int, optional
-            How many; all if not given.
-
-        Returns
-        -------
-        array (n,), frames
-            0 for λ <= 0, infinite for λ >= 1.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            If there was no fit, or there are fewer.
-        """
-        return own_timescales(self, n)
-
-    def as_module(self) -> nn.Sequential:
-        """Features -> coordinates as a network of Linear and activation modules; as in `Autoencoder`."""
-        check_is_fitted(self)
-        output = Output(self.rotation_, self.shift_)
-        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write a model file, see `molml.kinetics.files.save_estimator`."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
-        return load_estimator(cls, container)
+    _check = estimators.check_lagged_parameters
+    _frames = _lagged_frames
+    _build_networks = estimators.build_networks
+    _n_features_out = property(attrgetter("n_components"))
 
     def _networks(self, seed: int) -> nn.ModuleDict:
-        return encoder_decoder(self, seed, n_outputs=self.n_components, n_targets=len(self.target_matrix_))
+        return networks.encoder_decoder(self, seed, n_outputs=self.n_components, n_targets=len(self.target_matrix_))
 
-    def _build_networks(self) -> None:
-        networks = self._networks(0)
-        self.encoder_, self.decoder_ = networks["encoder"], networks["decoder"]
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_components
+    def _train(self, pairs: TimeLaggedDataset, present: nn.ModuleDict | None) -> networks.Trained:
+        loss = ReconstructionLoss(single(self.target_matrix_), single(self.target_shift_))
+        trained = networks.train(self, self._networks, loss, pairs, present=present, n_steps=_N_STEPS)
+        encoder = trained.network["encoder"]
+        (self.rotation_, self.shift_), self.eigenvalues_ = networks.slow_modes(encoder, pairs, self.n_components)
+        return trained
 
 
 @final
+@dataclass(eq=False, repr=False)
 class VariationalTimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Time-lagged autoencoder whose encoder gives a distribution, held near a normal one: smooth coordinates.
 
@@ -541,166 +323,48 @@ class VariationalTimeLaggedAutoencoder(ClassNamePrefixFeaturesOutMixin, Transfor
     β.
     """
 
-    def __init__(
-        self,
-        lagtime: int = 1,
-        n_components: int = 2,
-        *,
-        beta: float = 0.01,
-        hidden: Sequence[int] = (200, 100),
-        activation: str = "tanh",
-        max_epochs: int | None = None,
-        batch_size: int = 200,
-        learning_rate: float = 1e-2,
-        valid_fraction: float = 0.2,
-        patience: int | None = None,
-        n_restarts: int = 1,
-        minutes: float | None = None,
-        seed: int = 0,
-        progress: bool | None = None,
-    ) -> None:
-        self.lagtime = lagtime
-        self.n_components = n_components
-        self.beta = beta
-        self.hidden = hidden
-        self.activation = activation
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.valid_fraction = valid_fraction
-        self.patience = patience
-        self.n_restarts = n_restarts
-        self.minutes = minutes
-        self.seed = seed
-        self.progress = progress
+    lagtime: int = 1
+    n_components: int = 2
+    _: KW_ONLY
+    beta: float = 0.01
+    hidden: Sequence[int] = (200, 100)
+    activation: str = "tanh"
+    max_epochs: int | None = None
+    batch_size: int = 200
+    learning_rate: float = 1e-2
+    valid_fraction: float = 0.2
+    patience: int | None = None
+    n_restarts: int = 1
+    minutes: float | None = None
+    seed: int = 0
+    progress: bool | None = None
 
-    def fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train anew.
+    fit = estimators.fit
+    partial_fit = estimators.partial_fit
+    transform = estimators.transform
+    score = estimators.regression_score
+    timescales = estimators.timescales
+    as_module = estimators.as_module
+    save = save_estimator
+    from_container = classmethod(load_estimator)
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : None
+    _frames = _lagged_frames
+    _build_networks = estimators.build_networks
+    _n_features_out = property(attrgetter("n_components"))
 
-        Returns
-        -------
-        VariationalTimeLaggedAutoencoder
-            This object.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X or a parameter is not what it should be, or a trajectory is not longer than the lag time.
-        TrainingInterrupted
-            After Ctrl-C; the estimator is fitted as far as it came.
-        """
-        check_parameters(self)
-        check_lagtime(self.lagtime, least=1)
+    def _check(self) -> None:
+        estimators.check_lagged_parameters(self)
         if not self.beta > 0:
             raise ValueError(f"beta must be positive, got {self.beta}; TimeLaggedAutoencoder is the limit 0")
-        arrays = trajectories(self, X, fitted=False)
-        covariances = Covariances(self.lagtime).update(arrays)
-        self.mean_, self.whitening_ = frames = frame_statistics(covariances)
-        self.target_matrix_, self.target_shift_ = whitened_targets(covariances, frames)
-        self.n_features_in_ = covariances.n_features
-        return self._train(arrays, self._networks, self.n_restarts)
-
-    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`.
-
-        Mean and whitening stay those of the first call; the coordinates and their eigenvalues are those of the new
-        frames.
-        """
-        if not hasattr(self, "encoder_"):
-            return self.fit(X)
-        check_parameters(self)
-        present = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_})
-        return self._train(trajectories(self, X, fitted=True), lambda seed: copy.deepcopy(present), 1)
-
-    def _train(self, arrays: list[Array] | Streamed, make: Callable[[int], nn.ModuleDict], n_restarts: int) -> Self:
-        loss = VariationalLoss(single(self.target_matrix_), single(self.target_shift_), self.beta)
-        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
-            pairs = TimeLaggedDataset(frames, self.lagtime)
-            trained = train(self, make, loss, pairs, n_steps=_N_STEPS, n_restarts=n_restarts)
-            self.encoder_, self.decoder_ = trained.network["encoder"], trained.network["decoder"]
-            (rotation, self.shift_), self.eigenvalues_ = slow_modes(self._means(), pairs, self.n_components)
-        # of means and log variances, only the means count
-        self.rotation_ = np.pad(rotation, ((0, 0), (0, self.n_components)))
-        self.history_ = list(trained.history)
-        if trained.interruption is not None:
-            raise trained.interruption
-        return self
-
-    def transform(self, X: Trajectories) -> Array | list[Array]:
-        """Coordinates of every frame; as in `Autoencoder`."""
-        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
-
-    def score(self, X: Trajectories, y: None = None) -> float:
-        """Fraction of the variance of later frames, whitened, that is told from earlier ones.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : None
-
-        Returns
-        -------
-        float
-            1 - Σ ‖y - ŷ‖² / Σ ‖y - mean of y‖² over all pairs, at most 1.
-
-        Raises
-        ------
-        NotFittedError, TypeError, ValueError
-            As `transform`, and if a trajectory is not longer than the lag time or X does not vary.
-        """
-        return regression_score(self, trajectories(self, X, fitted=True), self._means())
-
-    def timescales(self, n: int | None = None) -> Array:
-        """Implied timescales of the coordinates, -lagtime / ln λ, longest first.
-
-        Parameters
-        ----------
-        n : int, optional
-            How many; all if not given.
-
-        Returns
-        -------
-        array (n,), frames
-            0 for λ <= 0, infinite for λ >= 1.
-
-        Raises
-        ------
-        NotFittedError, ValueError
-            If there was no fit, or there are fewer.
-        """
-        return own_timescales(self, n)
-
-    def as_module(self) -> nn.Sequential:
-        """Features -> coordinates as a network of Linear and activation modules; as in `Autoencoder`."""
-        check_is_fitted(self)
-        output = Output(self.rotation_, self.shift_)
-        return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write a model file, see `molml.kinetics.files.save_estimator`."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
-        return load_estimator(cls, container)
-
-    def _means(self) -> nn.Sequential:
-        """The encoder with its means only, which the decoder takes."""
-        return nn.Sequential(self.encoder_, First(self.n_components))
 
     def _networks(self, seed: int) -> nn.ModuleDict:
-        return encoder_decoder(self, seed, n_outputs=2 * self.n_components, n_targets=len(self.target_matrix_))
+        return networks.encoder_decoder(self, seed, n_outputs=2 * self.n_components, n_targets=len(self.target_matrix_))
 
-    def _build_networks(self) -> None:
-        networks = self._networks(0)
-        self.encoder_, self.decoder_ = networks["encoder"], networks["decoder"]
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_components
+    def _train(self, pairs: TimeLaggedDataset, present: nn.ModuleDict | None) -> networks.Trained:
+        loss = VariationalLoss(single(self.target_matrix_), single(self.target_shift_), self.beta)
+        trained = networks.train(self, self._networks, loss, pairs, present=present, n_steps=_N_STEPS)
+        means = nn.Sequential(trained.network["encoder"], networks.First(self.n_components))
+        (rotation, self.shift_), self.eigenvalues_ = networks.slow_modes(means, pairs, self.n_components)
+        # of means and log variances, only the means count
+        self.rotation_ = np.pad(rotation, ((0, 0), (0, self.n_components)))
+        return trained

@@ -175,6 +175,19 @@ def check_lengths(lengths: Sequence[int], lagtime: int, *, name: str = "X") -> N
         )
 
 
+def whole(name: str, value: Any, least: int) -> int:
+    """A parameter that must be a whole number.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
+
+
 def check_lagtime(lagtime: int, *, least: int = 0) -> None:
     """Refuse lag times that are not a number of frames.
 
@@ -471,8 +484,7 @@ def time_blocks(lengths: Sequence[int], n_folds: int, lagtime: int) -> list[list
     >>> time_blocks([100, 100, 50], 2, lagtime=5)
     [[(0, 0, 100), (1, 0, 25)], [(1, 25, 100), (2, 0, 50)]]
     """
-    if not isinstance(n_folds, int | np.integer) or n_folds < 2:
-        raise ValueError(f"n_folds must be a whole number of at least 2, got {n_folds!r}")
+    whole("n_folds", n_folds, 2)
     ends = np.concatenate([[0], np.cumsum(lengths)])
     size = ends[-1] / n_folds
     cuts = np.round(size * np.arange(n_folds + 1)).astype(int)
@@ -602,12 +614,11 @@ class TrajectoryFiles:
                 f"topology must be an mdtraj.Topology, got {type(topology).__name__}; load_topology(path) or "
                 "mdtraj.load(path).topology is one"
             )
-        if not isinstance(stride, int | np.integer) or isinstance(stride, bool) or stride < 1:
-            raise ValueError(f"stride must be a whole number of at least 1, got {stride!r}")
+        stride = whole("stride", stride, 1)
         if timestep is not None and not 0 < timestep < math.inf:
             raise ValueError(f"timestep must be a positive number of ps, got {timestep!r}")
         paths = trajectory_paths(files)
-        self.features, self.stride, self.progress = features, int(stride), progress
+        self.features, self.stride, self.progress = features, stride, progress
         self.topology = topology_of_file(paths[0]) if topology is None else topology
         if features.n_atoms not in (None, self.topology.n_atoms):
             raise ValueError(

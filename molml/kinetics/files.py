@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from molml.io import Container, ModelFileError, save_container
-
-E = TypeVar("E")
 
 _FITTED = re.compile(r"[A-Za-z]\w*(?<!_)_")
 
@@ -65,7 +63,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
-def load_estimator(cls: type[E], container: Container) -> E:
+def load_estimator(cls: Any, container: Container) -> Any:
     """The estimator that `save_estimator` wrote.
 
     Parameters
@@ -107,7 +105,7 @@ def load_estimator(cls: type[E], container: Container) -> E:
         for key, parts in matrices.items():
             setattr(estimator, key, _sparse(parts))
         if states:
-            estimator._build_networks()  # type: ignore[attr-defined]
+            estimator._build_networks()
             for module, state in states.items():
                 getattr(estimator, module).load_state_dict(state)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast, final
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from operator import attrgetter
+from typing import Any, cast, final
 
 import numpy as np
 import torch
@@ -15,25 +16,13 @@ from sklearn.cluster import KMeans
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from molml.io import Container
+from molml.kinetics import estimators
 from molml.kinetics.covariance import Covariances
-from molml.kinetics.data import Array, Streamed, TimeLaggedDataset, Trajectories
+from molml.kinetics.data import Array, TimeLaggedDataset, Trajectories, whole
+from molml.kinetics.estimators import check_parameters, of_one_kind, trajectories
 from molml.kinetics.files import load_estimator, save_estimator
 from molml.kinetics.loss import GaussianMixtureLoss, GaussianMixturePrior, ReconstructionLoss
-from molml.kinetics.networks import (
-    First,
-    Frames,
-    Output,
-    apply,
-    check_parameters,
-    encoder_decoder,
-    of_one_kind,
-    sequential,
-    train,
-    trajectories,
-    whitened,
-    whole,
-)
+from molml.kinetics.networks import First, Frames, Output, Trained, apply, encoder_decoder, sequential, train, whitened
 from molml.training import Term, objective
 
 __all__ = ["GaussianMixtureVAE"]
@@ -44,6 +33,7 @@ _SAMPLE = 20000  # frames from which the first clusters are made
 
 
 @final
+@dataclass(eq=False, repr=False)
 class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Clusters of any shape: Gaussian ones in the latent coordinates of a variational autoencoder.
 
@@ -60,18 +50,11 @@ class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         How much rebuilding the features counts beside a simple distribution of the coordinates: their error is that of
         a decoder with noise of 1 / (2 precision) of the total variance. A smaller value gives rounder clusters, and too
         small a one a single cluster.
-    hidden : sequence of int
-        Widths of the encoder's hidden layers; the decoder has them in reverse order.
-    activation : str
-        tanh, logistic, silu, relu or softsign.
+    hidden, activation, batch_size, learning_rate, valid_fraction, patience, n_restarts, minutes, seed, progress
+        As in `Autoencoder`.
     max_epochs : int, optional
         Passes over the training frames, a fifth of them for the autoencoder without clusters; if not given, as many as
         make some thousands of steps, 5 to 400.
-    batch_size : int
-    learning_rate : float
-        Of Adam at its largest; it falls to zero like a cosine.
-    valid_fraction, patience, n_restarts, minutes, seed, progress
-        As in `Autoencoder`.
 
     Attributes
     ----------
@@ -98,62 +81,38 @@ class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     (2000, 2)
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 10,
-        n_components: int = 10,
-        *,
-        precision: float = 16.0,
-        hidden: Sequence[int] = (200, 100),
-        activation: str = "relu",
-        max_epochs: int | None = None,
-        batch_size: int = 100,
-        learning_rate: float = 3e-3,
-        valid_fraction: float = 0.1,
-        patience: int | None = None,
-        n_restarts: int = 1,
-        minutes: float | None = None,
-        seed: int = 0,
-        progress: bool | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.n_components = n_components
-        self.precision = precision
-        self.hidden = hidden
-        self.activation = activation
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.valid_fraction = valid_fraction
-        self.patience = patience
-        self.n_restarts = n_restarts
-        self.minutes = minutes
-        self.seed = seed
-        self.progress = progress
+    n_clusters: int = 10
+    n_components: int = 10
+    _: KW_ONLY
+    precision: float = 16.0
+    hidden: Sequence[int] = (200, 100)
+    activation: str = "relu"
+    max_epochs: int | None = None
+    batch_size: int = 100
+    learning_rate: float = 3e-3
+    valid_fraction: float = 0.1
+    patience: int | None = None
+    n_restarts: int = 1
+    minutes: float | None = None
+    seed: int = 0
+    progress: bool | None = None
 
-    def fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train anew.
+    fit = estimators.fit
+    partial_fit = estimators.partial_fit
+    transform = estimators.transform
+    save = save_estimator
+    from_container = classmethod(load_estimator)
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : None
+    _build_networks = estimators.build_networks
+    _n_features_out = property(attrgetter("n_components"))
 
-        Returns
-        -------
-        GaussianMixtureVAE
-            This object.
+    def _check(self) -> None:
+        check_parameters(self)
+        whole("n_clusters", self.n_clusters, 1)
+        if not self.precision > 0:
+            raise ValueError(f"precision must be positive, got {self.precision}")
 
-        Raises
-        ------
-        TypeError, ValueError
-            If X or a parameter is not what it should be, or there are fewer frames than clusters.
-        TrainingInterrupted
-            After Ctrl-C; the estimator is fitted as far as it came, if it had come to the clusters.
-        """
-        self._check()
-        arrays = trajectories(self, X, fitted=False)
-        covariances = Covariances(0).update(arrays)
+    def _frames(self, covariances: Covariances) -> Frames:
         variance = np.trace(covariances.c00) / covariances.n_features
         noise = covariances.resolution * np.abs(covariances.mean_0).max()
         if not variance > noise**2:
@@ -166,44 +125,24 @@ class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                 f"n_clusters must be at most the number of frames, got n_clusters={self.n_clusters} for n_samples="
                 f"{covariances.n_pairs}"
             )
-        self.n_features_in_ = covariances.n_features
-        self.mean_, self.whitening_ = covariances.mean_0, np.eye(covariances.n_features) / np.sqrt(variance)
-        return self._train(arrays, self._started, self.n_restarts)
+        return Frames(covariances.mean_0, np.eye(covariances.n_features) / np.sqrt(variance))
 
-    def partial_fit(self, X: Trajectories, y: None = None) -> Self:
-        """Train on, from the present weights, with other trajectories; parameters, result and errors as in `fit`."""
-        if not hasattr(self, "encoder_"):
-            return self.fit(X)
-        self._check()
-        present = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_, "prior": self.prior_})
-        return self._train(trajectories(self, X, fitted=True), lambda seed, pairs: copy.deepcopy(present), 1)
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        networks = encoder_decoder(self, seed, n_outputs=2 * self.n_components, n_targets=self.n_features_in_)
+        networks["prior"] = GaussianMixturePrior(self.n_clusters, self.n_components)
+        return networks
 
-    def _check(self) -> None:
-        check_parameters(self)
-        whole("n_clusters", self.n_clusters, 1)
-        if not self.precision > 0:
-            raise ValueError(f"precision must be positive, got {self.precision}")
-
-    def _train(
-        self, arrays: list[Array] | Streamed, make: Callable[[int, TimeLaggedDataset], nn.ModuleDict], n_restarts: int
-    ) -> Self:
-        with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames:
-            pairs = TimeLaggedDataset(frames, 0)
-            trained = train(
-                self,
-                lambda seed: make(seed, pairs),
-                GaussianMixtureLoss(self.precision),
-                pairs,
-                n_steps=_N_STEPS,
-                n_restarts=n_restarts,
-                share=1 - _FIRST_PART,
-            )
-        network = trained.network
-        self.encoder_, self.decoder_, self.prior_ = network["encoder"], network["decoder"], network["prior"]
-        self.history_ = list(trained.history)
-        if trained.interruption is not None:
-            raise trained.interruption
-        return self
+    def _train(self, pairs: TimeLaggedDataset, present: nn.ModuleDict | None) -> Trained:
+        loss = GaussianMixtureLoss(self.precision)
+        return train(
+            self,
+            lambda seed: self._started(seed, pairs),
+            loss,
+            pairs,
+            present=present,
+            n_steps=_N_STEPS,
+            share=1 - _FIRST_PART,
+        )
 
     def _started(self, seed: int, pairs: TimeLaggedDataset) -> nn.ModuleDict:
         """An autoencoder, and the mixture that k-means finds in its coordinates."""
@@ -215,7 +154,8 @@ class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
         d = self.n_features_in_
         reconstruction = ReconstructionLoss(torch.eye(d), torch.zeros(d))
-        trained = train(self, self._networks, loss, pairs, n_steps=_N_STEPS, n_restarts=1, share=_FIRST_PART, seed=seed)
+        new = self._networks(seed)
+        trained = train(self, self._networks, loss, pairs, present=new, n_steps=_N_STEPS, share=_FIRST_PART, seed=seed)
         if trained.interruption is not None:
             raise trained.interruption
         network = trained.network
@@ -234,24 +174,6 @@ class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             last.weight[self.n_components :] *= 0.01
             last.bias[self.n_components :] = math.log(0.1 * spread + 1e-6)
         return network
-
-    def transform(self, X: Trajectories) -> Array | list[Array]:
-        """Latent coordinates of every frame: means of q(z|x).
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-
-        Returns
-        -------
-        array (n_frames, n_components), or a list of such arrays for a list or a stream
-
-        Raises
-        ------
-        NotFittedError, TypeError, ValueError
-            If there was no fit, or X is not what it should be.
-        """
-        return of_one_kind(X, apply(self.as_module(), trajectories(self, X, fitted=True)))
 
     def predict_proba(self, X: Trajectories) -> Array | list[Array]:
         """Probabilities of the clusters at every frame's coordinates.
@@ -318,43 +240,15 @@ class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             As `transform`.
         """
         arrays = trajectories(self, X, fitted=True)
-        network = nn.ModuleDict({"encoder": self.encoder_, "decoder": self.decoder_, "prior": self.prior_}).eval()
+        network = estimators.present_networks(self).eval()
         with whitened(arrays, Frames(self.mean_, self.whitening_)) as frames, torch.random.fork_rng([]):
             torch.default_generator.manual_seed(self.seed)
             terms = GaussianMixtureLoss(self.precision)(network, TimeLaggedDataset(frames, 0))
         return -float(objective(terms))
 
     def as_module(self) -> nn.Sequential:
-        """Features -> coordinates as a network of Linear and activation modules, in double precision.
-
-        Returns
-        -------
-        Sequential
-            Equal to `transform`.
-        """
+        """Features -> coordinates as a network of Linear and activation modules; as in `Autoencoder`."""
         check_is_fitted(self)
         means = np.eye(self.n_components, 2 * self.n_components)
         output = Output(means, np.zeros(self.n_components))
         return sequential(Frames(self.mean_, self.whitening_), self.encoder_, self.activation, output)
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write a model file, see `molml.kinetics.files.save_estimator`."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """The estimator of a model file, see `molml.kinetics.files.load_estimator`."""
-        return load_estimator(cls, container)
-
-    def _networks(self, seed: int) -> nn.ModuleDict:
-        networks = encoder_decoder(self, seed, n_outputs=2 * self.n_components, n_targets=self.n_features_in_)
-        networks["prior"] = GaussianMixturePrior(self.n_clusters, self.n_components)
-        return networks
-
-    def _build_networks(self) -> None:
-        networks = self._networks(0)
-        self.encoder_, self.decoder_, self.prior_ = networks["encoder"], networks["decoder"], networks["prior"]
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.n_components

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from molml.kinetics import loss
@@ -21,12 +20,8 @@ from molml.kinetics.data import (
     Array,
     Streamed,
     TimeLaggedDataset,
-    Trajectories,
-    as_list,
-    is_several,
     lagged_blocks,
 )
-from molml.kinetics.metrics import implied_timescales
 from molml.nn import MLP
 from molml.training import History, Trainer, TrainingInterrupted, cosine
 from molml.training.evaluation import Loss
@@ -43,13 +38,14 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 Encoder = Callable[[Tensor], Tensor]
 
 _LEAST_EPOCHS, _MOST_EPOCHS = 5, 400
-_FRAMES = 16384  # that are looked at together
+FRAMES = 16384
+"""That are looked at together."""
 N_SPARE = 3
 _RANK = 1e-12  # least relative variance of an output that is no copy of the others
 
 
-class Trainable(Protocol):
-    """Parameters of every estimator here."""
+class NetworkEstimator(Protocol):
+    """What an estimator made of networks has: parameters, and the steps of a fit that are its own."""
 
     n_components: int
     hidden: Sequence[int]
@@ -64,6 +60,30 @@ class Trainable(Protocol):
     seed: int
     progress: bool | None
 
+    mean_: Array
+    whitening_: Array
+    n_features_in_: int
+    history_: list[dict[str, Any]]
+
+    def _check(self) -> None:
+        """Refuse wrong parameters."""
+
+    def _frames(self, covariances: Covariances) -> Frames:
+        """Mean and whitening, from the covariances of all frames or pairs; what targets need is set."""
+        ...
+
+    def _networks(self, seed: int) -> nn.ModuleDict:
+        """Untrained networks; each becomes an attribute, the ``encoder`` `encoder_`."""
+        ...
+
+    def _train(self, pairs: TimeLaggedDataset, present: nn.ModuleDict | None) -> Trained:
+        """Train new networks, or those that are present, with whitened frames; what follows from them is set."""
+        ...
+
+    def as_module(self) -> nn.Sequential:
+        """Features -> coordinates."""
+        ...
+
 
 class Frames(NamedTuple):
     """Statistics of the frames that begin a pair.
@@ -77,43 +97,6 @@ class Frames(NamedTuple):
 
     mean: Array
     whitening: Array
-
-
-def whole(name: str, value: Any, least: int) -> int:
-    """A parameter that must be a whole number.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
-def check_parameters(estimator: Trainable) -> None:
-    """Refuse parameters that would fail later, or not at all.
-
-    Raises
-    ------
-    ValueError
-        The message names the parameter.
-    """
-    if estimator.activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {estimator.activation!r}")
-    for name in ("n_components", "n_restarts", "batch_size"):
-        whole(name, getattr(estimator, name), 1)
-    for name in ("max_epochs", "patience"):
-        if getattr(estimator, name) is not None:
-            whole(name, getattr(estimator, name), 1)
-    whole("seed", estimator.seed, 0)
-    if not 0 <= estimator.valid_fraction < 1:
-        raise ValueError(f"valid_fraction must be in 0 <= valid_fraction < 1, got {estimator.valid_fraction}")
-    if estimator.minutes is not None and not estimator.minutes > 0:
-        raise ValueError(f"minutes must be positive, got {estimator.minutes}; leave it out for no limit")
-    if not estimator.learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive, got {estimator.learning_rate}")
 
 
 def frame_statistics(covariances: Covariances) -> Frames:
@@ -212,13 +195,13 @@ class Trained(NamedTuple):
 
 
 def train(
-    estimator: Trainable,
+    estimator: NetworkEstimator,
     make: Callable[[int], nn.ModuleDict],
     objective: Loss,
     pairs: TimeLaggedDataset,
     *,
+    present: nn.ModuleDict | None,
     n_steps: int,
-    n_restarts: int,
     share: float = 1.0,
     seed: int | None = None,
 ) -> Trained:
@@ -226,15 +209,16 @@ def train(
 
     Parameters
     ----------
-    estimator : Trainable
+    estimator : NetworkEstimator
     make : callable
         Seed -> networks.
     objective : callable
         Loss as the Trainer needs it; it is also called with a whole `TimeLaggedDataset`.
     pairs : TimeLaggedDataset
+    present : ModuleDict, optional
+        Networks of which a copy is trained on, once, instead of new ones.
     n_steps : int
         Steps to aim at where ``max_epochs`` is not given.
-    n_restarts : int
     share : float
         Part of the epochs, steps and minutes that this training may take.
     seed : int, optional
@@ -248,11 +232,12 @@ def train(
     if estimator.valid_fraction > 0:
         train_pairs, valid_pairs = pairs.split(estimator.valid_fraction, seed=estimator.seed)
     best: Trained | None = None
+    n_restarts = estimator.n_restarts if present is None else 1
     for restart in range(n_restarts):
         own_seed = int(estimator.seed if seed is None else seed) + restart
         interruption, history = None, History()
         try:
-            network = make(own_seed)
+            network = make(own_seed) if present is None else copy.deepcopy(present)
         except TrainingInterrupted as error:
             if best is None:
                 raise
@@ -442,7 +427,7 @@ def encoder_decoder(estimator: Any, seed: int, *, n_outputs: int, n_targets: int
 
     Parameters
     ----------
-    estimator : autoencoder
+    estimator : NetworkEstimator
         With the whitening that the encoder follows.
     seed : int
     n_outputs, n_targets : int
@@ -464,25 +449,15 @@ def encoder_decoder(estimator: Any, seed: int, *, n_outputs: int, n_targets: int
     )
 
 
-def lone_encoder(estimator: Any, seed: int) -> MLP:
-    """Untrained network of a VAMPnet.
-
-    Parameters
-    ----------
-    estimator : VAMPnet
-        With the whitening that the encoder follows.
-    seed : int
-
-    Returns
-    -------
-    MLP
-    """
-    rank = len(estimator.whitening_)
-    if not estimator.hidden and estimator.n_components > rank:
-        raise ValueError(_too_many(estimator.n_components, rank))
+def lone_encoder(self: Any, seed: int) -> nn.ModuleDict:
+    """Untrained network of a VAMPnet, after the whitening that there is."""
+    rank = len(self.whitening_)
+    if not self.hidden and self.n_components > rank:
+        raise ValueError(_too_many(self.n_components, rank))
     # with more outputs than are asked for, a network that has found a faster process first still finds the slowest
-    n_outputs = estimator.n_components + N_SPARE if estimator.hidden else min(estimator.n_components + N_SPARE, rank)
-    return MLP(rank, estimator.hidden, n_outputs, activation=estimator.activation, seed=seed, dtype=torch.float32)
+    n_outputs = self.n_components + N_SPARE if self.hidden else min(self.n_components + N_SPARE, rank)
+    encoder = MLP(rank, self.hidden, n_outputs, activation=self.activation, seed=seed, dtype=torch.float32)
+    return nn.ModuleDict({"encoder": encoder})
 
 
 def _too_many(n_components: int, rank: int) -> str:
@@ -506,24 +481,6 @@ class First(nn.Module):
         return x[:, : self.n]
 
 
-def trajectories(estimator: Any, X: Trajectories, *, fitted: bool) -> list[Array] | Streamed:
-    """X as list or stream, with the features of the fit where there has been one.
-
-    Raises
-    ------
-    NotFittedError
-        If there should have been one.
-    TypeError, ValueError
-        If X is not what it should be.
-    """
-    if fitted:
-        check_is_fitted(estimator)
-    arrays = as_list(X, n_features=estimator.n_features_in_ if fitted else None)
-    # names of the columns of a data frame only: as_list has looked at the rest
-    validate_data(estimator, X, reset=not fitted, skip_check_array=True, ensure_2d=False)
-    return arrays
-
-
 def apply(network: nn.Module, arrays: list[Array] | Streamed) -> list[Array]:
     """A network's outputs for every frame, in double precision.
 
@@ -539,9 +496,9 @@ def apply(network: nn.Module, arrays: list[Array] | Streamed) -> list[Array]:
     parts: list[list[Array]] = [[] for _ in (arrays.lengths if isinstance(arrays, Streamed) else arrays)]
     with torch.no_grad():
         for index, _, block, _ in lagged_blocks(arrays, 0):
-            for first in range(0, len(block), _FRAMES):
+            for first in range(0, len(block), FRAMES):
                 # torch wants to be able to write to what it reads, which maps of files forbid
-                x = np.require(block[first : first + _FRAMES], np.float64, ["C", "W"])
+                x = np.require(block[first : first + FRAMES], np.float64, ["C", "W"])
                 parts[index].append(network(torch.from_numpy(x)).numpy())
     return [np.concatenate(part) for part in parts]
 
@@ -569,40 +526,3 @@ def explained(error: float, total: float) -> float:
     if not total > 0:
         raise ValueError("X must vary, got frames that are all the same")
     return 1.0 - error / total
-
-
-def regression_score(estimator: Any, arrays: list[Array] | Streamed, encoder: nn.Module) -> float:
-    """Fraction of the variance of whitened later frames that encoder and decoder tell from earlier ones."""
-    frames = Frames(estimator.mean_, estimator.whitening_)
-    encoder, decoder = copy.deepcopy(encoder).double(), copy.deepcopy(estimator.decoder_).double()
-    error, targets = 0.0, Covariances(0)
-    for _, _, x, y in lagged_blocks(arrays, estimator.lagtime):
-        for first in range(0, len(x), _FRAMES):
-            rows = slice(first, first + _FRAMES)
-            u, v = ((block[rows] - frames.mean) @ frames.whitening.T for block in (x, y))
-            target = v @ estimator.target_matrix_.T + estimator.target_shift_
-            targets.update(target)
-            error += float(np.square(numbers(nn.Sequential(encoder, decoder), torch.from_numpy(u)) - target).sum())
-    return explained(error, targets.n_pairs * np.trace(targets.c00))
-
-
-def own_timescales(estimator: Any, n: int | None) -> Array:
-    """Implied timescales of an estimator's eigenvalues, in frames.
-
-    Raises
-    ------
-    NotFittedError, ValueError
-        If there was no fit, or there are fewer than n.
-    """
-    check_is_fitted(estimator)
-    found = implied_timescales(estimator.eigenvalues_, estimator.lagtime)
-    if n is None:
-        return found
-    if whole("n", n, 1) > len(found):
-        raise ValueError(f"n must be at most {len(found)}, the number of components, got {n}")
-    return found[:n]
-
-
-def of_one_kind(X: Trajectories, results: list[Array]) -> Array | list[Array]:
-    """One array for one array, a list for a list or a stream."""
-    return results if is_several(X) else results[0]

@@ -8,7 +8,7 @@ from torch import nn
 
 from molml.kinetics import networks
 from molml.kinetics.covariance import Covariances
-from molml.kinetics.data import TimeLaggedDataset
+from molml.kinetics.data import TimeLaggedDataset, whole
 from molml.kinetics.networks import (
     First,
     Output,
@@ -21,7 +21,6 @@ from molml.kinetics.networks import (
     slow_modes,
     whitened,
     whitened_targets,
-    whole,
 )
 from molml.nn import MLP
 
