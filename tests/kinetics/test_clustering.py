@@ -18,19 +18,6 @@ from molml.kinetics import clustering, data
 from molml.kinetics.clustering import GaussianMixture, KMeans
 
 
-class Pieces:
-    """A stream that gives out what lies in memory."""
-
-    def __init__(self, arrays):
-        self.arrays = arrays
-        self.n_features = arrays[0].shape[1]
-        self.lengths = [len(x) for x in arrays]
-
-    def blocks(self, index, n_frames, /):
-        for first in range(0, self.lengths[index], 97):
-            yield self.arrays[index][first : first + 97]
-
-
 def blobs(n_per_blob=50, n_features=3, seed=0):
     rng = np.random.default_rng(seed)
     middles = 10 * np.eye(4, n_features) + np.arange(4)[:, None]
@@ -225,12 +212,12 @@ def test_overflow_is_an_error():
 # ---- lists, streams, pipelines
 
 
-def test_lists_and_streams_are_the_frames_of_one_array(monkeypatch):
+def test_lists_and_streams_are_the_frames_of_one_array(monkeypatch, streamed):
     monkeypatch.setattr(data, "BLOCK_BYTES", 100)
     X = np.random.default_rng(0).normal(size=(2500, 3))
     parts = [X[:700], X[700:701], X[701:]]
     whole = KMeans(7).fit(X)
-    for given_ in (parts, tuple(parts), Pieces(parts)):
+    for given_ in (parts, tuple(parts), streamed(parts, 97)):
         model = KMeans(7).fit(given_)
         np.testing.assert_allclose(model.cluster_centers_, whole.cluster_centers_, rtol=1e-12)
         states = model.predict(given_)
@@ -326,11 +313,11 @@ def test_mixture_is_that_of_scikit_learn(covariance_type, tmp_path):
     np.testing.assert_array_equal(loaded.transform(X), mine.transform(X))
 
 
-def test_mixture_needs_frames_in_memory():
+def test_mixture_needs_frames_in_memory(streamed):
     with pytest.raises(TypeError, match="GaussianMixture needs all frames in memory, got a stream"):
-        GaussianMixture(2).fit(Pieces([blobs()]))
+        GaussianMixture(2).fit(streamed([blobs()], 97))
     with pytest.raises(TypeError, match="in memory"):
-        GaussianMixture(2).fit(blobs()).predict(Pieces([blobs()]))
+        GaussianMixture(2).fit(blobs()).predict(streamed([blobs()], 97))
 
 
 def test_mixture_that_has_not_converged_warns():

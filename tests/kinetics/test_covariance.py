@@ -8,20 +8,6 @@ from hypothesis import strategies as st
 from molml.kinetics.covariance import Covariances, koopman_weights, whitening
 
 
-class Pieces:
-    """Arrays as a streamed source that gives pieces of a given length."""
-
-    def __init__(self, arrays, size):
-        self.arrays, self.size = arrays, size
-        self.lengths = [len(x) for x in arrays]
-        self.n_features = arrays[0].shape[1]
-
-    def blocks(self, index, n_frames):
-        step = min(self.size, n_frames)
-        for start in range(0, len(self.arrays[index]), step):
-            yield self.arrays[index][start : start + step]
-
-
 def walks(*lengths, n_features=3, seed=0):
     """Correlated features on different scales."""
     rng = np.random.default_rng(seed)
@@ -201,20 +187,20 @@ def test_slow_motions_keep_their_digits():
     reversible=st.booleans(),
     weighted=st.booleans(),
 )
-def test_streamed_equals_in_memory(lengths, lagtime, size, reversible, weighted):
+def test_streamed_equals_in_memory(lengths, lagtime, size, reversible, weighted, streamed):
     arrays = [np.random.default_rng(i).normal(size=(n, 2)) * [1.0, 50.0] + [3.0, 1e4] for i, n in enumerate(lengths)]
     weights = [np.random.default_rng(n).uniform(0.1, 1.0, n) for n in lengths] if weighted else None
     whole = Covariances(lagtime, reversible=reversible).update(arrays, weights)
-    streamed = Covariances(lagtime, reversible=reversible).update(Pieces(arrays, size), weights)
-    assert same(whole, streamed) < 1e-12
-    assert whole.n_pairs == streamed.n_pairs
+    pieces = Covariances(lagtime, reversible=reversible).update(streamed(arrays, size), weights)
+    assert same(whole, pieces) < 1e-12
+    assert whole.n_pairs == pieces.n_pairs
 
 
-def test_streamed_frame_by_frame():
+def test_streamed_frame_by_frame(streamed):
     arrays = walks(40, 31)
     for lagtime in (0, 1, 30):
         whole = Covariances(lagtime).update(arrays)
-        assert same(whole, Covariances(lagtime).update(Pieces(arrays, 1))) < 1e-12
+        assert same(whole, Covariances(lagtime).update(streamed(arrays, 1))) < 1e-12
 
 
 @settings(max_examples=40)

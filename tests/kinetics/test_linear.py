@@ -16,17 +16,6 @@ ESTIMATORS = [PCA(), TICA(), VAMP()]
 TRANSITION = np.array([[0.90, 0.08, 0.02], [0.10, 0.80, 0.10], [0.01, 0.04, 0.95]])
 
 
-class Pieces:
-    """Arrays as a streamed source that gives pieces of 700 frames."""
-
-    def __init__(self, arrays):
-        self.arrays, self.lengths, self.n_features = arrays, [len(x) for x in arrays], arrays[0].shape[1]
-
-    def blocks(self, index, n_frames):
-        for start in range(0, len(self.arrays[index]), min(700, n_frames)):
-            yield self.arrays[index][start : start + min(700, n_frames)]
-
-
 def chain(n_frames, *, start=0, seed=0, transition=TRANSITION):
     """States of a Markov chain."""
     rng = np.random.default_rng(seed)
@@ -361,26 +350,26 @@ def estimator(request):
     return request.param.__class__(**request.param.get_params())
 
 
-def test_same_kind_back(estimator):
+def test_same_kind_back(estimator, streamed):
     arrays = oscillators(900, 40)[0]
     estimator.fit(arrays)
     one, several = estimator.transform(arrays[0]), estimator.transform(arrays)
     assert one.shape == (900, 2) and [z.shape for z in several] == [(900, 2), (40, 2)]
     np.testing.assert_array_equal(one, several[0])
     np.testing.assert_allclose(one, (arrays[0] - estimator.mean_) @ estimator.components_.T, atol=1e-12)
-    streamed = estimator.transform(Pieces(arrays))
-    assert isinstance(streamed, list)
-    np.testing.assert_allclose(np.concatenate(streamed), np.concatenate(several), rtol=1e-12, atol=1e-13)
+    pieces = estimator.transform(streamed(arrays))
+    assert isinstance(pieces, list)
+    np.testing.assert_allclose(np.concatenate(pieces), np.concatenate(several), rtol=1e-12, atol=1e-13)
     assert estimator.transform(arrays[0].astype(np.float32)).dtype == np.float64
     assert estimator.transform(arrays[0][:1]).shape == (1, 2)
 
 
-def test_streamed_equals_in_memory(estimator):
+def test_streamed_equals_in_memory(estimator, streamed):
     arrays = oscillators(3000, 50, 1200)[0]
     whole = estimator.fit(arrays).components_
     score = estimator.score(arrays)
-    np.testing.assert_allclose(estimator.fit(Pieces(arrays)).components_, whole, rtol=1e-10, atol=1e-12)
-    assert estimator.score(Pieces(arrays)) == pytest.approx(score, rel=1e-12)
+    np.testing.assert_allclose(estimator.fit(streamed(arrays)).components_, whole, rtol=1e-10, atol=1e-12)
+    assert estimator.score(streamed(arrays)) == pytest.approx(score, rel=1e-12)
 
 
 def test_partial_fit_equals_fit(estimator):
@@ -571,7 +560,7 @@ def test_parameters_that_cannot_be(estimator, message):
         estimator.partial_fit(x)
 
 
-def test_more_that_cannot_be():
+def test_more_that_cannot_be(streamed):
     x = oscillators(100)[0][0]
     with pytest.raises(ValueError, match="weights must not be given with reweight=True"):
         TICA(reweight=True).fit(x, weights=np.ones(100))
@@ -591,7 +580,7 @@ def test_more_that_cannot_be():
     with pytest.raises(ValueError, match="expecting 2 features"):
         PCA(2).fit(x).inverse_transform(x)
     with pytest.raises(TypeError, match="streamed source"):
-        PCA(2).fit(x).inverse_transform(Pieces([x[:, :2]]))
+        PCA(2).fit(x).inverse_transform(streamed([x[:, :2]]))
     with pytest.raises(ValueError, match="n_samples=1"):
         PCA().fit(x[:1])
     for unfitted in (PCA(), TICA(), VAMP()):

@@ -15,17 +15,6 @@ from molml.kinetics.metrics import (
 from molml.kinetics.systems import square_root_model
 
 
-class Pieces:
-    """Arrays as a streamed source."""
-
-    def __init__(self, arrays):
-        self.arrays, self.lengths, self.n_features = arrays, [len(x) for x in arrays], arrays[0].shape[1]
-
-    def blocks(self, index, n_frames):
-        for start in range(0, len(self.arrays[index]), 300):
-            yield self.arrays[index][start : start + 300]
-
-
 def processes(n, *, n_features=3, seed=0):
     """Correlated AR(1) processes."""
     rng = np.random.default_rng(seed)
@@ -65,13 +54,13 @@ def test_score_equals_deeptime(r):
         assert vamp_score(x, lagtime + 1, r=r) != pytest.approx(expected, rel=1e-4)
 
 
-def test_score_is_of_the_space_and_not_of_its_coordinates():
+def test_score_is_of_the_space_and_not_of_its_coordinates(streamed):
     x = processes(2000)
     mixed = x @ np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1e-4], [0.0, 0.0, 1e6]]) + 1e4
     assert vamp_score(mixed, 2) == pytest.approx(vamp_score(x, 2), rel=1e-8)
     assert vamp_score(np.c_[x, x[:, :1] + x[:, 1:2], np.ones(2000)], 2) == pytest.approx(vamp_score(x, 2), rel=1e-8)
     assert 1 < vamp_score(x[:, :1], 2) < vamp_score(x[:, :2], 2) < vamp_score(x, 2) < 4
-    assert vamp_score(Pieces([x, x[:700]]), 2) == pytest.approx(vamp_score([x, x[:700]], 2), rel=1e-12)
+    assert vamp_score(streamed([x, x[:700]], 300), 2) == pytest.approx(vamp_score([x, x[:700]], 2), rel=1e-12)
     narrow = x.astype(np.float32)
     assert vamp_score(narrow, 2) == pytest.approx(vamp_score(narrow.astype(float), 2), rel=1e-6)
 
@@ -138,7 +127,7 @@ def test_timescales_of_exponential_decays():
     assert implied_timescales(np.zeros(0), 1).shape == (0,)
 
 
-def test_what_cannot_be_measured():
+def test_what_cannot_be_measured(streamed):
     x = processes(100)
     for r in (0.9, -1, np.nan, True, "E"):
         with pytest.raises(ValueError, match="r must be a number of at least 1"):
@@ -156,7 +145,7 @@ def test_what_cannot_be_measured():
     with pytest.raises(ValueError, match="B must be finite"):
         canonical_correlations(x, np.where(x > 1, np.inf, x))
     with pytest.raises(TypeError, match="A must be arrays"):
-        canonical_correlations(Pieces([x]), x)
+        canonical_correlations(streamed([x], 300), x)
     with pytest.raises(ValueError, match="eigenvalues must be finite"):
         implied_timescales(np.array([np.nan]), 1)
     for lagtime in (0, -1, np.inf):

@@ -25,17 +25,6 @@ SMALL = {"hidden": (8,), "max_epochs": 2, "progress": False}
 ESTIMATOR = GaussianMixtureVAE(3, 2, **SMALL)
 
 
-class Pieces:
-    """Arrays as a streamed source that gives pieces of 70 frames."""
-
-    def __init__(self, arrays):
-        self.arrays, self.lengths, self.n_features = arrays, [len(x) for x in arrays], arrays[0].shape[1]
-
-    def blocks(self, index, n_frames):
-        for start in range(0, len(self.arrays[index]), 70):
-            yield self.arrays[index][start : start + 70]
-
-
 def accuracy(labels, found):
     """Fraction of frames in the right cluster, under the best naming of the clusters."""
     table = np.zeros((labels.max() + 1, found.max() + 1))
@@ -130,14 +119,14 @@ def test_same_seed_same_bits(arcs):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_streams_and_lists_agree(arcs):
+def test_streams_and_lists_agree(arcs, streamed):
     x, _ = arcs
     model = clone(ESTIMATOR).fit(x)
-    for a, b in zip(model.predict_proba(x), model.predict_proba(Pieces(x)), strict=True):
+    for a, b in zip(model.predict_proba(x), model.predict_proba(streamed(x, 70)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
     np.testing.assert_array_equal(model.predict(x[1]), model.predict(x)[1])
-    streamed = clone(ESTIMATOR).fit(Pieces(x))
-    assert streamed.score(x) == pytest.approx(model.score(x), rel=1e-3)
+    fitted = clone(ESTIMATOR).fit(streamed(x, 70))
+    assert fitted.score(x) == pytest.approx(model.score(x), rel=1e-3)
 
 
 def test_partial_fit_trains_on(arcs):

@@ -25,17 +25,6 @@ from molml.kinetics.networks import (
 from molml.nn import MLP
 
 
-class Pieces:
-    """Arrays as a streamed source that gives pieces of 700 frames."""
-
-    def __init__(self, arrays):
-        self.arrays, self.lengths, self.n_features = arrays, [len(x) for x in arrays], arrays[0].shape[1]
-
-    def blocks(self, index, n_frames):
-        for start in range(0, len(self.arrays[index]), 700):
-            yield self.arrays[index][start : start + 700]
-
-
 @pytest.fixture
 def walks():
     """Two trajectories of a linear process with a rotating pair, in 4 dimensions, and a copy of a column."""
@@ -70,9 +59,9 @@ def test_targets_are_white_at_the_ends_of_pairs(walks):
     np.testing.assert_allclose(targets.mean(0), 0.0, atol=1e-9)
 
 
-def test_streams_are_whitened_like_arrays_and_stay_on_the_disk(walks):
+def test_streams_are_whitened_like_arrays_and_stay_on_the_disk(walks, streamed):
     frames = frame_statistics(Covariances(0).update(walks))
-    with whitened(walks, frames) as arrays, whitened(Pieces(walks), frames) as maps:
+    with whitened(walks, frames) as arrays, whitened(streamed(walks), frames) as maps:
         assert all(isinstance(x, np.memmap) for x in maps)
         for x, y in zip(arrays, maps, strict=True):
             # products over other pieces are rounded otherwise
@@ -169,9 +158,9 @@ def test_sequential_is_the_chain_of_its_parts(walks, hidden, activation):
     assert [type(m) for m in network] == [nn.Linear, *[networks.ACTIVATIONS[activation], nn.Linear] * len(hidden)]
 
 
-def test_outputs_of_streams_and_lists_agree(walks):
+def test_outputs_of_streams_and_lists_agree(walks, streamed):
     network = nn.Linear(5, 2, dtype=torch.float64)
-    lists, streams = apply(network, walks), apply(network, Pieces(walks))
+    lists, streams = apply(network, walks), apply(network, streamed(walks))
     for x, z, s in zip(walks, lists, streams, strict=True):
         np.testing.assert_allclose(z, network(torch.from_numpy(x)).detach().numpy(), rtol=1e-13, atol=1e-13)
         np.testing.assert_allclose(z, s, rtol=1e-13, atol=1e-13)
