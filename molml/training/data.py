@@ -1,8 +1,9 @@
 """What the Trainer expects of a data set, and the simplest one."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,41 @@ class Dataset(Protocol):
     def collate(self, items: list[Any], /) -> Any:
         """Batch of at least one item."""
         ...
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """Data set that decides which items make a batch: sequences of one length, say, so that none is padded."""
+
+    def batches(self, batch_size: int, rng: np.random.Generator | None, /) -> list[np.ndarray]:
+        """Items of every batch of one pass, each item in one batch; in an order of its own without `rng`."""
+        ...
+
+
+def batches(dataset: Dataset, batch_size: int, rng: np.random.Generator | None = None) -> list[np.ndarray]:
+    """Items of every batch of one pass over a data set.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        If it is `Batched`, it decides.
+    batch_size : int
+    rng : numpy.random.Generator, optional
+        Shuffles the items; without it they come in their order.
+
+    Returns
+    -------
+    list of ndarray of int
+
+    Examples
+    --------
+    >>> batches(ArrayDataset(torch.zeros(5, 1), torch.zeros(5, 1)), 2)
+    [array([0, 1]), array([2, 3]), array([4])]
+    """
+    if isinstance(dataset, Batched):
+        return dataset.batches(batch_size, rng)
+    order = np.arange(len(dataset)) if rng is None else rng.permutation(len(dataset))
+    return [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
 
 
 class Subsettable(Dataset, Protocol):

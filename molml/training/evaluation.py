@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molml.training.data import Dataset
+from molml.training.data import Dataset, batches
 from molml.training.distributed import Processes
 from molml.training.loss import Term
 
@@ -62,11 +62,10 @@ class Evaluator:
         return self._named(self.processes.sum(self._numbers(terms)))
 
     def batches(self, dataset: Dataset, batch_size: int) -> list[dict[str, Term]]:
-        """Terms of every batch of a data set in its order, summed over processes, without graphs."""
+        """Terms of every batch of a data set, unshuffled, summed over processes, without graphs."""
         numbers = []
-        for first in range(0, len(dataset), batch_size):
-            batch = self.share(dataset, np.arange(first, min(first + batch_size, len(dataset))))
-            numbers.append(self._numbers(self.terms(batch)))
+        for indices in batches(dataset, batch_size):
+            numbers.append(self._numbers(self.terms(self.share(dataset, indices))))
         return [self._named(table) for table in self.processes.sum(torch.stack(numbers))]
 
     def _numbers(self, terms: Mapping[str, Term]) -> Tensor:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from molml.io import write_atomic
 from molml.training.checkpoint import describe, differences, environment, load_checkpoint, save_checkpoint
-from molml.training.data import Dataset
+from molml.training.data import Dataset, batches
 from molml.training.distributed import Processes, processes
 from molml.training.evaluation import Evaluator, Loss
 from molml.training.interruption import Interruption, TrainingInterrupted
@@ -340,13 +340,12 @@ class Trainer:
     def _train_epoch(self, run: _Run, train: Dataset, started: float, interruption: Interruption, bar: Any) -> None:
         """Steps of an epoch, from wherever the run is, to its end or the end of the time."""
         rng = np.random.default_rng([self.seed, run.epoch])
-        order = rng.permutation(len(train))
-        n_batches = _n_batches(train, self.batch_size)
+        parts = batches(train, self.batch_size, rng)
+        n_batches = len(parts)
         seeds = rng.integers(2**31, size=n_batches)
         self.model.train()
         while run.batch < n_batches and not self._out_of_time(run):
-            first = run.batch * self.batch_size
-            self._step(run, train, order[first : first + self.batch_size], int(seeds[run.batch]), n_batches)
+            self._step(run, train, parts[run.batch], int(seeds[run.batch]), n_batches)
             run.batch += 1
             interrupted = interruption.received
             run.seconds = time.monotonic() - started
@@ -461,14 +460,14 @@ class Trainer:
         with torch.random.fork_rng(self._cuda), torch.enable_grad():
             # the same noise at every epoch makes them comparable
             self._seed(self.seed + self._processes.rank)
-            batches = self._evaluator.batches(dataset, self.batch_size)
+            parts = self._evaluator.batches(dataset, self.batch_size)
         self.model.train(was_training)
-        weights = {name: term.weight for name, term in batches[0].items()} | dict(self._final_weights or {})
+        weights = {name: term.weight for name, term in parts[0].items()} | dict(self._final_weights or {})
         decisive = [name for name, weight in weights.items() if weight != 0]
-        totals = torch.stack([torch.stack([terms[name].total for name in decisive]) for terms in batches])
+        totals = torch.stack([torch.stack([terms[name].total for name in decisive]) for terms in parts])
         broken = (~torch.isfinite(totals)).any(dim=1).nonzero().flatten().tolist()
         if broken:
-            indices = range(len(dataset))[broken[0] * self.batch_size : (broken[0] + 1) * self.batch_size]
+            indices = batches(dataset, self.batch_size)[broken[0]].tolist()
             raise TrainingDivergedError(
                 f"{self.description} diverged: after epoch {epoch} the objective of the data under evaluation is not "
                 f"finite in batch {broken[0] + 1}, which holds their items {_listed(indices)}. Look for damaged data "
@@ -478,7 +477,7 @@ class Trainer:
                 indices,
             )
         sums: dict[str, Term] = {}
-        for terms in batches:
+        for terms in parts:
             add(sums, terms)
         return {"objective": float(objective(sums, weights))} | means(sums)
 
