@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from molml.options import add_model, add_output, add_run, add_seed, add_threads
+
 if TYPE_CHECKING:
     import ase
 
@@ -34,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     _add_fit(actions)
     _add_evaluate(actions)
     action = actions.add_parser("info", help="what a potential is made of", description="What a potential is made of.")
-    action.add_argument("model", metavar="MODEL", help="model file")
+    add_model(action)
     action.add_argument("--functions", action="store_true", help="list every function with its range in training")
     action.set_defaults(run=run_info)
     _add_md(actions)
@@ -47,7 +49,6 @@ def _add_fit(actions: Any) -> None:
         description="Make a potential from structures with energies, forces and, if there, stress.",
     )
     action.add_argument("data", metavar="DATA", help="training structures: .xyz, .extxyz (.xz, .gz), .db, .traj, .npz")
-    action.add_argument("--output", metavar="DIR", required=True, help="folder for model, metrics and report")
     action.add_argument(
         "--valid", metavar="FILE", help="validation structures; without it a tenth of DATA is kept aside"
     )
@@ -78,12 +79,8 @@ def _add_fit(actions: Any) -> None:
         help="of the functions, for training: keep them as far as --memory allows, or compute them in every step "
         "(default: auto, what is faster in a run of usual length)",
     )
-    action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: 0)")
-    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
+    add_run(action, "folder for model, metrics and report")
     action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
-    action.add_argument(
-        "--overwrite", action="store_true", help="begin anew; the run in DIR is moved to DIR/previous-1"
-    )
     _add_keys(action)
     action.set_defaults(run=run_fit)
 
@@ -94,11 +91,10 @@ def _add_evaluate(actions: Any) -> None:
         help="errors of a potential on structures",
         description="Compare a potential with the labels of structures.",
     )
-    action.add_argument("model", metavar="MODEL", help="model file")
+    add_model(action)
     action.add_argument("data", metavar="DATA", help="structures with labels")
-    action.add_argument("--output", metavar="DIR", help="folder for metrics.json and report.html")
-    action.add_argument("--overwrite", action="store_true", help="move a report in DIR to DIR/previous-1")
-    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
+    add_output(action, "folder for metrics.json and report.html", required=False)
+    add_threads(action)
     _add_keys(action)
     action.set_defaults(run=run_evaluate)
 
@@ -125,7 +121,7 @@ def _add_md(actions: Any) -> None:
         help="molecular dynamics",
         description="Molecular dynamics with a potential.",
     )
-    action.add_argument("model", metavar="MODEL", help="model file")
+    add_model(action)
     action.add_argument("structure", metavar="STRUCTURE", help="any structure file that ASE reads")
     action.add_argument(
         "--index", metavar="N", type=int, default=0, help="frame of STRUCTURE; -1 is the last (default: 0)"
@@ -142,8 +138,8 @@ def _add_md(actions: Any) -> None:
     action.add_argument(
         "--output", metavar="FILE", default="traj.xyz", help="extended XYZ file for the frames (default: traj.xyz)"
     )
-    action.add_argument("--seed", metavar="S", type=int, default=0, help="of velocities and thermostat (default: 0)")
-    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
+    add_seed(action, "of velocities and thermostat")
+    add_threads(action)
     action.add_argument(
         "--on-extrapolation",
         choices=("warn", "raise", "ignore"),

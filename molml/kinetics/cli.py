@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from molml.options import add_model, add_output, add_run, add_threads
+
 if TYPE_CHECKING:
     from molml.kinetics.data import Trajectories
 
@@ -80,7 +82,7 @@ def _add_compare(actions: Any) -> None:
         "--states", metavar="N", type=int, default=200, help="most cells of Markov models (default: 200)"
     )
     action.add_argument("--epochs", metavar="N", type=int, help="most passes over the data of a network")
-    _add_run(action)
+    add_run(action, "folder for models, figures and report")
     action.set_defaults(run=run_compare)
 
 
@@ -93,7 +95,7 @@ def _add_fit(actions: Any) -> None:
     action.add_argument("--method", choices=METHODS, default="tica", help="default: tica")
     action.add_argument("--dims", metavar="N", type=int, default=2, help="coordinates (default: 2)")
     action.add_argument("--epochs", metavar="N", type=int, help="most passes over the data of a network")
-    _add_run(action)
+    add_run(action, "folder for models, figures and report")
     action.set_defaults(run=run_fit)
 
 
@@ -103,11 +105,10 @@ def _add_transform(actions: Any) -> None:
         help="coordinates of trajectories, by a model",
         description="Write the coordinates of every frame, one .npy file for each trajectory.",
     )
-    action.add_argument("model", metavar="MODEL", help="model file")
+    add_model(action)
     _add_trajectories(action, features=False)
-    action.add_argument("--output", metavar="DIR", required=True, help="folder for the arrays")
-    action.add_argument("--overwrite", action="store_true", help="move what DIR holds to DIR/previous-1")
-    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
+    add_output(action, "folder for the arrays")
+    add_threads(action)
     action.set_defaults(run=run_transform)
 
 
@@ -119,8 +120,7 @@ def _add_features(actions: Any) -> None:
         "the other commands read these arrays as they read trajectories.",
     )
     _add_trajectories(action)
-    action.add_argument("--output", metavar="DIR", required=True, help="folder for the arrays")
-    action.add_argument("--overwrite", action="store_true", help="move what DIR holds to DIR/previous-1")
+    add_output(action, "folder for the arrays")
     action.set_defaults(run=run_features)
 
 
@@ -136,7 +136,7 @@ def _add_msm(actions: Any) -> None:
     action.add_argument("--dims", metavar="N", type=int, default=2, help="coordinates of that TICA (default: 2)")
     action.add_argument("--states", metavar="N", type=int, default=200, help="most cells (default: 200)")
     action.add_argument("--sets", metavar="N", type=int, default=2, help="metastable sets (default: 2)")
-    _add_run(action)
+    add_run(action, "folder for models, figures and report")
     action.set_defaults(run=run_msm)
 
 
@@ -146,12 +146,11 @@ def _add_structures(actions: Any) -> None:
         help="frames along a coordinate",
         description="Write representative frames along a coordinate, and a moving trajectory along it.",
     )
-    action.add_argument("model", metavar="MODEL", help="model file")
+    add_model(action)
     _add_trajectories(action, features=False)
     action.add_argument("--component", metavar="N", type=int, default=1, help="which coordinate, from 1 (default: 1)")
     action.add_argument("--frames", metavar="N", type=int, default=20, help="frames along it (default: 20)")
-    action.add_argument("--output", metavar="DIR", required=True, help="folder for PDB and XTC files")
-    action.add_argument("--overwrite", action="store_true", help="move what DIR holds to DIR/previous-1")
+    add_output(action, "folder for PDB and XTC files")
     action.set_defaults(run=run_structures)
 
 
@@ -161,7 +160,7 @@ def _add_plumed(actions: Any) -> None:
         help="a coordinate as input of PLUMED",
         description="Write a fitted coordinate as PLUMED input, for biased sampling in any engine that has PLUMED.",
     )
-    action.add_argument("model", metavar="MODEL", help="model file")
+    add_model(action)
     action.add_argument("--output", metavar="FILE", help="file to write (default: print)")
     action.set_defaults(run=run_plumed)
 
@@ -191,13 +190,6 @@ def _add_trajectories(action: argparse.ArgumentParser, *, features: bool = True)
 
 def _add_lag(action: argparse.ArgumentParser) -> None:
     action.add_argument("--lag", metavar="TIME", required=True, help="lag time: '10 ps', '1 ns' or '50 frames'")
-
-
-def _add_run(action: argparse.ArgumentParser) -> None:
-    action.add_argument("--output", metavar="DIR", required=True, help="folder for models, figures and report")
-    action.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: 0)")
-    action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")
-    action.add_argument("--overwrite", action="store_true", help="move what DIR holds to DIR/previous-1")
 
 
 class _Input(NamedTuple):
