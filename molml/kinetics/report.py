@@ -29,6 +29,8 @@ from molml.kinetics.validation import chapman_kolmogorov
 from molml.pages import Figures, cards, page, table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from molml.kinetics.comparison import Comparison, Coordinate
     from molml.kinetics.validation import ChapmanKolmogorov
 
@@ -141,13 +143,7 @@ def write_markov_report(
     drawn = [
         figures.html(
             "timescales",
-            partial(
-                plot_timescales,
-                markov.lagtimes * timestep,
-                markov.timescales * timestep,
-                low=markov.low * timestep,
-                high=markov.high * timestep,
-            ),
+            _timescales(markov, timestep),
             "Implied timescales against the lag time",
         ),
         figures.html(
@@ -239,14 +235,7 @@ def _figures(figures: Figures, comparison: Comparison, coordinate: Coordinate) -
         ),
         (
             "timescales",
-            partial(
-                plot_timescales,
-                markov.lagtimes * step,
-                markov.timescales * step,
-                low=markov.low * step,
-                high=markov.high * step,
-                reference=_reference_timescales(comparison),
-            ),
+            _timescales(markov, step, _reference_timescales(comparison)),
             "Timescales of the Markov model against its lag time"
             + ("" if comparison.reference is None else "; dashed: of the reference coordinates"),
         ),
@@ -268,6 +257,17 @@ def _figures(figures: Figures, comparison: Comparison, coordinate: Coordinate) -
             )
         )
     return "".join(figures.html(f"{kind}_{name}", draw, caption) for kind, draw, caption in drawings)
+
+
+def _timescales(markov: Markov, step: float, reference: Floats | None = None) -> Callable[[], Axes]:
+    return partial(
+        plot_timescales,
+        markov.lagtimes * step,
+        markov.timescales * step,
+        low=markov.low * step,
+        high=markov.high * step,
+        reference=reference,
+    )
 
 
 def _test(markov: Markov, n_sets: int) -> ChapmanKolmogorov | None:

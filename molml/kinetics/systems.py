@@ -31,6 +31,62 @@ class Simulation(NamedTuple):
     states: list[Array]
 
 
+def _simulate(
+    self: HiddenChain | Lattice | Diffusion, n_frames: int, *, n_trajectories: int = 1, seed: int
+) -> Simulation:
+    """Trajectories that start in equilibrium.
+
+    Parameters
+    ----------
+    n_frames : int
+        Of each trajectory.
+    n_trajectories : int
+    seed : int
+
+    Returns
+    -------
+    Simulation
+        With the hidden states, the sites (row x number of columns + column) or the cells of the grid.
+
+    Raises
+    ------
+    ValueError
+        If a number is not positive.
+    """
+    for name, number in (("n_frames", n_frames), ("n_trajectories", n_trajectories)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    return self._simulated(np.random.default_rng(seed), n_frames, n_trajectories)
+
+
+def _slow_function(self: HiddenChain | Lattice | Diffusion, x: Array, index: int = 1) -> Array:
+    """Exact eigenfunction at given points.
+
+    Parameters
+    ----------
+    x : array (n, n_features)
+        On a lattice the nearest site counts; in a potential, values are linear between the centres of the cells, and
+        a point outside the box has the value of the nearest one inside.
+    index : int
+        1 is the slowest.
+
+    Returns
+    -------
+    array (n,)
+        Of mean zero and variance one in equilibrium.
+
+    Raises
+    ------
+    ValueError
+        If there is no such function, or x has other features.
+    """
+    points = _points(x, self._n_features)
+    functions = self._spectrum.eigenfunctions.T
+    if not 1 <= index <= len(functions):
+        raise ValueError(f"index must be 1 (the slowest) to {len(functions)}, got {index}")
+    return self._evaluated(functions[index - 1], points)
+
+
 def _best_vamp2(self: HiddenChain | Lattice | Diffusion, lagtime: int, n_components: int) -> float:
     """Best VAMP-2 score that coordinates can have, the constant function included.
 
@@ -104,27 +160,9 @@ class HiddenChain:
     fold: Callable[[Array], Array]
     unfold: Callable[[Array], Array]
 
-    def simulate(self, n_frames: int, *, n_trajectories: int = 1, seed: int) -> Simulation:
-        """Trajectories that start in equilibrium.
+    simulate, slow_function, vamp2 = _simulate, _slow_function, _best_vamp2
 
-        Parameters
-        ----------
-        n_frames : int
-            Of each trajectory.
-        n_trajectories : int
-        seed : int
-
-        Returns
-        -------
-        Simulation
-            With the hidden states.
-
-        Raises
-        ------
-        ValueError
-            If a number is not positive.
-        """
-        random = _generator(n_frames, n_trajectories, seed)
+    def _simulated(self, random: np.random.Generator, n_frames: int, n_trajectories: int) -> Simulation:
         n_states = len(self.transition_matrix)
         targets = np.broadcast_to(np.arange(n_states), (n_states, n_states))
         states = [
@@ -154,32 +192,16 @@ class HiddenChain:
         """
         return _timescales(self._spectrum, n)
 
-    vamp2 = _best_vamp2
+    @property
+    def _n_features(self) -> int:
+        return self.fold(self.means).shape[1]
 
-    def slow_function(self, x: Array, index: int = 1) -> Array:
-        """Exact eigenfunction at given points.
-
-        Parameters
-        ----------
-        x : array (n, n_features)
-        index : int
-            1 is the slowest.
-
-        Returns
-        -------
-        array (n,)
-            Of mean zero and variance one in equilibrium.
-
-        Raises
-        ------
-        ValueError
-            If there is no such function, or x has other features.
-        """
-        points = self.unfold(_points(x, self.fold(self.means).shape[1]))
+    def _evaluated(self, function: Array, x: Array) -> Array:
+        points = self.unfold(x)
         distance = (((points[:, None] - self.means) / self.deviations) ** 2).sum(axis=2)
         weights = self.stationary_distribution * np.exp(-0.5 * (distance - distance.min(axis=1, keepdims=True)))
-        chosen: Array = weights @ _eigenfunction(self._spectrum, index) / weights.sum(axis=1)
-        return chosen
+        values: Array = weights @ function / weights.sum(axis=1)
+        return values
 
     @property
     def stationary_distribution(self) -> Array:
@@ -212,58 +234,21 @@ class Lattice:
     axis: Array
     energy: Array
 
-    def simulate(self, n_frames: int, *, n_trajectories: int = 1, seed: int) -> Simulation:
-        """Trajectories that start in equilibrium.
+    simulate, slow_function, vamp2, timescales = _simulate, _slow_function, _best_vamp2, _longest_timescales
+    _n_features = 2
 
-        Parameters
-        ----------
-        n_frames : int
-            Of each trajectory, one a step.
-        n_trajectories : int
-        seed : int
-
-        Returns
-        -------
-        Simulation
-            Positions (n_frames, 2) and sites (row x number of columns + column).
-
-        Raises
-        ------
-        ValueError
-            If a number is not positive.
-        """
-        random = _generator(n_frames, n_trajectories, seed)
+    def _simulated(self, random: np.random.Generator, n_frames: int, n_trajectories: int) -> Simulation:
         targets, probabilities = self._moves
         states = [
             _walk(random, n_frames, self.stationary_distribution, targets, probabilities) for _ in range(n_trajectories)
         ]
         return Simulation([self._sites[s] for s in states], states)
 
-    timescales, vamp2 = _longest_timescales, _best_vamp2
-
-    def slow_function(self, x: Array, index: int = 1) -> Array:
-        """Exact eigenfunction at the sites nearest to given points.
-
-        Parameters
-        ----------
-        x : array (n, 2)
-        index : int
-            1 is the slowest.
-
-        Returns
-        -------
-        array (n,)
-            Of mean zero and variance one in equilibrium.
-
-        Raises
-        ------
-        ValueError
-            If there is no such function, or x has other features.
-        """
+    def _evaluated(self, function: Array, x: Array) -> Array:
         edges = 0.5 * (self.axis[1:] + self.axis[:-1])
-        rows, columns = np.searchsorted(edges, _points(x, 2)).T
-        chosen: Array = _eigenfunction(self._spectrum, index)[rows * len(self.axis) + columns]
-        return chosen
+        rows, columns = np.searchsorted(edges, x).T
+        values: Array = function[rows * len(self.axis) + columns]
+        return values
 
     @property
     def stationary_distribution(self) -> Array:
@@ -326,6 +311,11 @@ class Diffusion:
         Of the integrator.
     interval : int
         Steps in a frame.
+
+    References
+    ----------
+    Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (2013): a step that costs no more than Euler's, with an
+    equilibrium of second order.
     """
 
     potential: Callable[[Array], Array]
@@ -336,37 +326,14 @@ class Diffusion:
     timestep: float
     interval: int
 
+    simulate, slow_function, vamp2, timescales = _simulate, _slow_function, _best_vamp2, _longest_timescales
+
     @property
     def frame_time(self) -> float:
         """Time between two frames."""
         return self.timestep * self.interval
 
-    def simulate(self, n_frames: int, *, n_trajectories: int = 1, seed: int) -> Simulation:
-        """Trajectories that start in equilibrium.
-
-        Parameters
-        ----------
-        n_frames : int
-            Of each trajectory.
-        n_trajectories : int
-        seed : int
-
-        Returns
-        -------
-        Simulation
-            Positions (n_frames, n_dimensions) and cells of the grid.
-
-        Raises
-        ------
-        ValueError
-            If a number is not positive.
-
-        References
-        ----------
-        Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34 (2013): a step that costs no more than Euler's, with
-        an equilibrium of second order.
-        """
-        random = _generator(n_frames, n_trajectories, seed)
+    def _simulated(self, random: np.random.Generator, n_frames: int, n_trajectories: int) -> Simulation:
         width = self._centres[:, 1] - self._centres[:, 0]
         trajectories = []
         for _ in range(n_trajectories):
@@ -378,33 +345,15 @@ class Diffusion:
             )
         return Simulation(trajectories, [self._cells(x) for x in trajectories])
 
-    timescales, vamp2 = _longest_timescales, _best_vamp2
+    @property
+    def _n_features(self) -> int:
+        return len(self.box)
 
-    def slow_function(self, x: Array, index: int = 1) -> Array:
-        """Exact eigenfunction at given points, linear between the centres of the cells.
-
-        Parameters
-        ----------
-        x : array (n, n_dimensions)
-            A point outside the box has the value of the nearest one inside.
-        index : int
-            1 is the slowest.
-
-        Returns
-        -------
-        array (n,)
-            Of mean zero and variance one in equilibrium.
-
-        Raises
-        ------
-        ValueError
-            If there is no such function, or x has other dimensions.
-        """
+    def _evaluated(self, function: Array, x: Array) -> Array:
         from scipy.interpolate import interpn
 
-        points = np.clip(_points(x, len(self.box)), self._centres[:, 0], self._centres[:, -1])
-        function = _eigenfunction(self._spectrum, index).reshape(self._shape)
-        values: Array = interpn(tuple(self._centres), function, points)
+        points = np.clip(x, self._centres[:, 0], self._centres[:, -1])
+        values: Array = interpn(tuple(self._centres), function.reshape(self._shape), points)
         return values
 
     def density(self, x: Array) -> Array:
@@ -664,13 +613,6 @@ class _Spectrum(NamedTuple):
     stationary: Array  # (n_states,)
 
 
-def _generator(n_frames: int, n_trajectories: int, seed: int) -> np.random.Generator:
-    for name, number in (("n_frames", n_frames), ("n_trajectories", n_trajectories)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
-    return np.random.default_rng(seed)
-
-
 def _points(x: Array, n_features: int) -> Array:
     points = np.asarray(x, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != n_features:
@@ -691,13 +633,6 @@ def _timescales(spectrum: _Spectrum, n: int | None) -> Array:
         raise ValueError(f"n must be 1 to {len(eigenvalues)} timescales, got {n}")
     timescales: Array = -1.0 / np.log(eigenvalues[:n])
     return timescales
-
-
-def _eigenfunction(spectrum: _Spectrum, index: int) -> Array:
-    if not 1 <= index <= len(spectrum.eigenvalues):
-        raise ValueError(f"index must be 1 (the slowest) to {len(spectrum.eigenvalues)}, got {index}")
-    function: Array = spectrum.eigenfunctions[:, index - 1]
-    return function
 
 
 def _walk(random: np.random.Generator, n_frames: int, start: Array, targets: Array, probabilities: Array) -> Array:
