@@ -13,8 +13,8 @@ the next, this is not slower for slower chains.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple, Self, final
 
 import numpy as np
@@ -25,10 +25,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from molml.io import Container, ModelFileError
 from molml.kinetics.counting import active_set, transition_counts, warn_of_left_out
+from molml.kinetics.data import whole
 from molml.kinetics.files import check_fitted_shapes, load_estimator, save_estimator
-from molml.kinetics.markov import MarkovStateModel, check_positive, fitted_shapes
+from molml.kinetics.markov import MarkovStateModel, check_fitted
 from molml.kinetics.passage import stationary_distribution
 from molml.kinetics.reversible import CountGraph, count_graph, gradient, laplacian, log_potentials
 
@@ -62,6 +62,7 @@ class Posterior(NamedTuple):
 
 
 @final
+@dataclass(eq=False, repr=False)
 class BayesianMarkovStateModel(BaseEstimator):
     """Markov models drawn from their posterior distribution, for intervals of anything that follows from one.
 
@@ -105,24 +106,17 @@ class BayesianMarkovStateModel(BaseEstimator):
     (array([2.8]), array([1.9]), array([4.2]))
     """
 
-    def __init__(
-        self,
-        lagtime: int = 1,
-        *,
-        reversible: bool = True,
-        n_samples: int = 100,
-        counting: str = "effective",
-        sparse: bool = False,
-        seed: int = 0,
-        progress: bool | None = None,
-    ) -> None:
-        self.lagtime = lagtime
-        self.reversible = reversible
-        self.n_samples = n_samples
-        self.counting = counting
-        self.sparse = sparse
-        self.seed = seed
-        self.progress = progress
+    lagtime: int = 1
+    _: KW_ONLY
+    reversible: bool = True
+    n_samples: int = 100
+    counting: str = "effective"
+    sparse: bool = False
+    seed: int = 0
+    progress: bool | None = None
+
+    save = save_estimator
+    from_container = classmethod(load_estimator)
 
     def fit(self, dtrajs: Any, y: None = None) -> Self:
         """Count and sample.
@@ -160,7 +154,7 @@ class BayesianMarkovStateModel(BaseEstimator):
         TypeError, ValueError, ArithmeticError
             As in `fit`.
         """
-        check_positive("n_samples", self.n_samples)
+        whole("n_samples", self.n_samples, 1)
         best = MarkovStateModel(self.lagtime, reversible=self.reversible, sparse=self.sparse).fit_counts(counts)
         for name in _COMMON:
             setattr(self, name, getattr(best, name))
@@ -252,30 +246,17 @@ class BayesianMarkovStateModel(BaseEstimator):
         check_confidence(confidence)
         return summary(np.array([quantity(model) for model in self.models()]), confidence)
 
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the samples to a file that `molml.load` reads, with JSON-able metadata."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """What `save` wrote, as `molml.io.load_container` reads it.
-
-        Raises
-        ------
-        molml.io.ModelFileError
-            If it is of another class or not whole.
-        """
-        model = load_estimator(cls, container)
-        n, n_transitions = len(getattr(model, "active_states_", ())), np.shape(getattr(model, "pattern_", ()))[-1]
-        shapes = fitted_shapes(model) | {
+    def _check_fitted(self) -> None:
+        check_fitted(self)
+        n, n_transitions = len(self.active_states_), self.pattern_.shape[-1]
+        shapes = {
             "pattern_": (2, n_transitions),
-            "probabilities_": (model.n_samples, n_transitions),
-            "stationary_distributions_": (model.n_samples, n),
+            "probabilities_": (self.n_samples, n_transitions),
+            "stationary_distributions_": (self.n_samples, n),
         }
-        check_fitted_shapes(model, shapes)
-        if not (0 <= model.pattern_.min() and model.pattern_.max() < n):
-            raise ModelFileError(f"pattern_ must hold states from 0 to {n - 1}, got others; get the file again")
-        return model
+        check_fitted_shapes(self, shapes)
+        if not (0 <= self.pattern_.min() and self.pattern_.max() < n):
+            raise ValueError(f"pattern_ must hold states from 0 to {n - 1}, got others")
 
 
 _COMMON = (

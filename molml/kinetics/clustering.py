@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self, final
 
 import numpy as np
 from numba import njit
 from sklearn import mixture
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from tqdm import tqdm
 
-from molml.io import Container
-from molml.kinetics.data import Streamed, Trajectories, as_list, is_several, lagged_blocks
+from molml.kinetics.data import (
+    Streamed,
+    Trajectories,
+    as_list,
+    check_columns,
+    is_several,
+    lagged_blocks,
+    of_the_fit,
+    whole,
+)
 from molml.kinetics.files import check_fitted_shapes, load_estimator, save_estimator
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -89,6 +97,7 @@ def _nearer(frames: Array, center: Array, distances: Array, found: Array) -> flo
 
 
 @final
+@dataclass(eq=False, repr=False)
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Cells around centres that are the means of their frames, by Lloyd's algorithm.
 
@@ -135,20 +144,16 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     True
     """
 
-    def __init__(
-        self,
-        n_clusters: int = 100,
-        *,
-        seed: int = 0,
-        max_iter: int = 100,
-        tol: float = 1e-4,
-        progress: bool | None = None,
-    ) -> None:
-        self.n_clusters = n_clusters
-        self.seed = seed
-        self.max_iter = max_iter
-        self.tol = tol
-        self.progress = progress
+    n_clusters: int = 100
+    _: KW_ONLY
+    seed: int = 0
+    max_iter: int = 100
+    tol: float = 1e-4
+    progress: bool | None = None
+
+    save = save_estimator
+    from_container = classmethod(load_estimator)
+    _n_features_out = property(lambda self: len(self.cluster_centers_))
 
     def fit(self, X: Trajectories, y: None = None) -> Self:
         """Find the centres.
@@ -216,10 +221,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self
 
     def _prepare(self, X: Trajectories) -> list[Array] | Streamed:
-        for name, lowest in (("n_clusters", 1), ("max_iter", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < lowest:
-                raise ValueError(f"{name} must be a whole number, at least {lowest}, got {value!r}")
+        whole("n_clusters", self.n_clusters, 1)
+        whole("max_iter", self.max_iter, 0)
         if not 0 <= self.tol < np.inf:
             raise ValueError(f"tol must be at least 0 and finite, got {self.tol!r}")
         data = as_list(X)
@@ -230,14 +233,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 f"n_clusters={self.n_clusters}; choose fewer clusters"
             )
         self.n_features_in_ = data.n_features if isinstance(data, Streamed) else data[0].shape[1]
-        _check_columns(self, X, reset=True)
+        check_columns(self, X, reset=True)
         return data
 
     def _known(self, X: Trajectories) -> list[Array] | Streamed:
         check_is_fitted(self)
-        data = as_list(X, n_features=self.n_features_in_)
-        _check_columns(self, X, reset=False)
-        return data
+        return of_the_fit(self, X)
 
     def _first_centers(self, data: list[Array] | Streamed) -> Array:
         rng = np.random.default_rng(self.seed)
@@ -331,33 +332,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         _, counts, inertia = _assigned(self._known(X), self.cluster_centers_)
         return -inertia / float(counts.sum())
 
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the centres to a file that `molml.load` reads, with JSON-able metadata."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """What `save` wrote, as `molml.io.load_container` reads it.
-
-        Raises
-        ------
-        molml.io.ModelFileError
-            If it is of another class or not whole.
-        """
-        model = load_estimator(cls, container)
-        n, d = model.n_clusters, getattr(model, "n_features_in_", -1)
-        check_fitted_shapes(model, {"cluster_centers_": (n, d), "counts_": (n,)})
-        return model
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.cluster_centers_)
-
-
-def _check_columns(estimator: KMeans | GaussianMixture, X: Trajectories, *, reset: bool) -> None:
-    """Names of the columns of a data frame, as everywhere in scikit-learn; arrays have none."""
-    if not is_several(X):
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    def _check_fitted(self) -> None:
+        check_fitted_shapes(
+            self, {"cluster_centers_": (self.n_clusters, self.n_features_in_), "counts_": (self.n_clusters,)}
+        )
 
 
 def _lengths(data: list[Array] | Streamed) -> list[int]:
@@ -413,6 +391,7 @@ def _furthest(data: list[Array] | Streamed, centers: Array, n: int) -> Array:
 
 
 @final
+@dataclass(eq=False, repr=False)
 class GaussianMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Mixture of Gaussians, fitted by scikit-learn, for lists of trajectories and with files.
 
@@ -444,22 +423,17 @@ class GaussianMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
     array([1., 9.])
     """
 
-    def __init__(
-        self,
-        n_components: int = 2,
-        *,
-        covariance_type: str = "full",
-        seed: int = 0,
-        max_iter: int = 100,
-        tol: float = 1e-3,
-        reg_covar: float = 1e-6,
-    ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.seed = seed
-        self.max_iter = max_iter
-        self.tol = tol
-        self.reg_covar = reg_covar
+    n_components: int = 2
+    _: KW_ONLY
+    covariance_type: str = "full"
+    seed: int = 0
+    max_iter: int = 100
+    tol: float = 1e-3
+    reg_covar: float = 1e-6
+
+    save = save_estimator
+    from_container = classmethod(load_estimator)
+    _n_features_out = property(lambda self: len(self.means_))
 
     def fit(self, X: Trajectories, y: None = None) -> Self:
         """Fit to all frames.
@@ -482,7 +456,7 @@ class GaussianMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         """
         data = _finite(as_list(X))
         self.n_features_in_ = data[0].shape[1]
-        _check_columns(self, X, reset=True)
+        check_columns(self, X, reset=True)
         fitted = self._mixture().fit(np.concatenate(data))
         for name in _FITTED:
             setattr(self, name, getattr(fitted, name))
@@ -570,35 +544,15 @@ class GaussianMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
     def _known(self, X: Trajectories) -> list[Array]:
         check_is_fitted(self)
-        data = _finite(as_list(X, n_features=self.n_features_in_))
-        _check_columns(self, X, reset=False)
-        return data
+        return _finite(of_the_fit(self, X))
 
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the mixture to a file that `molml.load` reads, with JSON-able metadata."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """What `save` wrote, as `molml.io.load_container` reads it.
-
-        Raises
-        ------
-        molml.io.ModelFileError
-            If it is of another class or not whole.
-        """
-        model = load_estimator(cls, container)
-        n, d = model.n_components, getattr(model, "n_features_in_", -1)
+    def _check_fitted(self) -> None:
+        n, d = self.n_components, self.n_features_in_
         of_type: dict[str, tuple[int, ...]] = {"full": (n, d, d), "tied": (d, d), "diag": (n, d), "spherical": (n,)}
-        shape = of_type.get(model.covariance_type)
+        shape = of_type.get(self.covariance_type)
         check_fitted_shapes(
-            model, {"weights_": (n,), "means_": (n, d), "covariances_": shape, "precisions_cholesky_": shape}
+            self, {"weights_": (n,), "means_": (n, d), "covariances_": shape, "precisions_cholesky_": shape}
         )
-        return model
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.means_)
 
 
 _FITTED = ("weights_", "means_", "covariances_", "precisions_cholesky_", "converged_", "n_iter_", "lower_bound_")

@@ -92,6 +92,35 @@ def is_several(X: Trajectories) -> bool:
     )
 
 
+def check_columns(estimator: Any, X: Trajectories, *, reset: bool) -> None:
+    """Names and number of the columns of a data frame, as everywhere in scikit-learn; arrays have no names.
+
+    Raises
+    ------
+    ValueError
+        If they are not those of the fit and there is no `reset`.
+    """
+    from sklearn.utils.validation import validate_data
+
+    if not is_several(X):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+    elif reset and hasattr(estimator, "feature_names_in_"):
+        del estimator.feature_names_in_
+
+
+def of_the_fit(estimator: Any, X: Trajectories) -> list[Array] | Streamed:
+    """Trajectories that have the features of the fit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they have not, or X is not what it should be.
+    """
+    arrays = as_list(X, n_features=estimator.n_features_in_)
+    check_columns(estimator, X, reset=False)
+    return arrays
+
+
 def _check_width(found: int, expected: int | None, name: str) -> None:
     if expected is not None and found != expected:
         raise ValueError(

@@ -74,7 +74,8 @@ def load_estimator(cls: Any, container: Container) -> Any:
     Returns
     -------
     instance of cls
-        Its networks are made by ``cls._build_networks`` from what else was stored, if it has any.
+        Its networks are made by ``cls._build_networks`` from what else was stored, if it has any. A ValueError of
+        ``cls._check_fitted``, if there is one, tells that its methods cannot rely on what was stored.
 
     Raises
     ------
@@ -108,6 +109,8 @@ def load_estimator(cls: Any, container: Container) -> Any:
             estimator._build_networks()
             for module, state in states.items():
                 getattr(estimator, module).load_state_dict(state)
+        if hasattr(cls, "_check_fitted"):
+            estimator._check_fitted()
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFileError(f"the file does not hold a whole {cls.__name__}: {error}; get the file again") from error
     return estimator
@@ -122,25 +125,27 @@ def _sparse(parts: Mapping[str, Any]) -> Any:
     return matrix
 
 
-def check_fitted_shapes(estimator: Any, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
-    """Refuse an estimator from a file that lacks arrays, or has them in other shapes than its methods rely on.
+def check_fitted_shapes(estimator: Any, shapes: Mapping[str, tuple[int, ...] | None], *, sparse: bool = False) -> None:
+    """Refuse an estimator that lacks arrays, or has them in other shapes than its methods rely on.
 
     Parameters
     ----------
     estimator : scikit-learn estimator of molml
     shapes : mapping of str to tuple, or None if nothing would be right
+    sparse : bool
+        They are sparse matrices.
 
     Raises
     ------
-    molml.io.ModelFileError
+    ValueError
     """
+    from scipy.sparse import csr_array
+
     for name, shape in shapes.items():
-        found = getattr(getattr(estimator, name, None), "shape", None)
+        value = getattr(estimator, name, None)
+        found = value.shape if isinstance(value, csr_array if sparse else np.ndarray) else None
         if shape is None or found != shape:
-            raise ModelFileError(
-                f"the file does not hold a whole {type(estimator).__name__}: {name} must be an array of shape {shape}, "
-                f"got {found}; get the file again"
-            )
+            raise ValueError(f"{name} must be an array of shape {shape}, got {found}")
 
 
 def _check_name(cls: type[Any], name: str) -> None:

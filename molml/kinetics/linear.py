@@ -1,26 +1,36 @@
 """Linear coordinates: PCA, time-lagged independent components, and the variational approach to Markov processes.
 
 All three are eigenvalue problems of covariances, which are gathered in one pass over the trajectories (`Covariances`);
-`partial_fit` adds trajectories, and forms no pairs between those of different calls. In cross-validation give a list
-of trajectories, of which the folds are then made: of one array, what remains is joined where a fold was cut out.
+`partial_fit` adds trajectories, and forms no pairs between those of different calls; files hold no moments, so that it
+does not go on from them. In cross-validation give a list of trajectories, of which the folds are then made: of one
+array, what remains is joined where a fold was cut out.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from typing import Any, Self, TypeVar, final
+from dataclasses import KW_ONLY, dataclass
+from typing import Self, TypeVar, final
 
 import numpy as np
 import scipy.linalg
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from molml.io import Container, ModelFileError
 from molml.kinetics.covariance import EPSILON, Covariances, FrameWeights, koopman_weights, whitening
-from molml.kinetics.data import Array, Streamed, Trajectories, as_list, check_lagtime, is_several, lagged_blocks
-from molml.kinetics.files import load_estimator, save_estimator
+from molml.kinetics.data import (
+    Array,
+    Streamed,
+    Trajectories,
+    as_list,
+    check_columns,
+    check_lagtime,
+    is_several,
+    lagged_blocks,
+    of_the_fit,
+    whole,
+)
+from molml.kinetics.files import check_fitted_shapes, load_estimator, save_estimator
 from molml.kinetics.metrics import implied_timescales, singular_value_score
 
 __all__ = ["PCA", "TICA", "VAMP"]
@@ -34,7 +44,146 @@ def _takes_one_pass(estimator: TICA) -> bool:
     return True
 
 
+E = TypeVar("E", "PCA", "TICA", "VAMP")
+
+
+def _fit(self: E, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> E:
+    """Fit to trajectories, and forget what was fitted before.
+
+    Parameters
+    ----------
+    X : array (n_frames, n_features), list of such arrays, or Streamed
+    y : ignored
+    weights : array (n_frames,), or list of them for a list, optional
+        Of every frame, at least 0; that of a pair is its first frame's.
+
+    Returns
+    -------
+    estimator
+        This object.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If X, the weights or a parameter are not what they should be, a trajectory is not longer than the lag time, no
+        feature varies, or n_components is larger than the rank.
+    """
+    self._check_parameters()
+    check_columns(self, X, reset=True)
+    return self._solve(self._moments(X, weights))
+
+
+def _partial_fit(self: E, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> E:
+    """Add trajectories to those seen before; parameters and errors as in `fit`.
+
+    Nothing is added if there is an error.
+    """
+    self._check_parameters()
+    check_columns(self, X, reset=not hasattr(self, "components_"))
+    return self._solve(_extended(self, self._moments(X, weights)))
+
+
+def _transform(self: PCA | TICA | VAMP, X: Trajectories) -> Array | list[Array]:
+    """Coordinates of frames.
+
+    Parameters
+    ----------
+    X : array (n_frames, n_features), list of such arrays, or Streamed
+
+    Returns
+    -------
+    array (n_frames, n_components), or list of them for a list or a Streamed
+
+    Raises
+    ------
+    TypeError, ValueError
+        If X is not what it should be, or has other features than those of the fit.
+    """
+    check_is_fitted(self, "components_")
+    arrays = of_the_fit(self, X)
+    mean, components = self.mean_, self.components_
+    lengths = arrays.lengths if isinstance(arrays, Streamed) else [len(x) for x in arrays]
+    found = [np.empty((n, len(components))) for n in lengths]
+    for index, first, x, _ in lagged_blocks(arrays, 0):
+        np.matmul(np.subtract(x, mean, dtype=np.float64), components.T, out=found[index][first : first + len(x)])
+    return found if is_several(X) else found[0]
+
+
+def _timescales(self: TICA | VAMP, n: int | None = None) -> Array:
+    """Implied timescales t = −lagtime / ln λ, of VAMP of σ, which are relaxation times if the dynamics is reversible.
+
+    Parameters
+    ----------
+    n : int, optional
+        How many; as many as there are components if not given.
+
+    Returns
+    -------
+    array (n,), frames
+        Descending; 0 for λ ≤ 0, infinite for 1, as of fewer frames than features.
+    """
+    check_is_fitted(self, "components_")
+    _, _, values = self._functions()
+    if n is not None and (not isinstance(n, int | np.integer) or not 1 <= n <= len(values)):
+        raise ValueError(f"n must be a whole number from 1 to {len(values)}, the number of components, got {n!r}")
+    return np.sort(implied_timescales(values, self.lagtime))[::-1][:n]
+
+
+def _vamp_score(self: TICA | VAMP, X: Trajectories, *, r: float | str = 2.0) -> float:
+    """How well the components describe trajectories that they need not have been fitted to.
+
+    Parameters
+    ----------
+    X : array (n_frames, n_features), list of such arrays, or Streamed
+    r : float or "E"
+        At least 1: 1 + Σ σ^r, with σ the canonical correlations between the components at t and at t + lagtime, of VAMP
+        between left functions at t and right ones at t + lagtime. "E": the VAMP-E score of the model, which is at most
+        the sum of squares of the true correlations.
+
+    Returns
+    -------
+    float
+        1 for the constant function included.
+
+    References
+    ----------
+    Wu and Noé, J. Nonlinear Sci. 30, 23 (2020), eqs. 30 and 33.
+    """
+    check_is_fitted(self, "components_")
+    left, right, values = self._functions()
+    covariances = Covariances(self.lagtime).update(of_the_fit(self, X))
+    c00 = left @ covariances.c00 @ left.T
+    c0t = left @ covariances.c0t @ right.T
+    ctt = right @ covariances.ctt @ right.T
+    if isinstance(r, str):
+        if r != "E":
+            raise ValueError(f'r must be a number of at least 1 or "E", got {r!r}')
+        return float(1.0 + 2.0 * values @ np.diag(c0t) - values @ (c00 * ctt) @ values)
+    resolution = covariances.resolution
+    # sizes of the terms of which a coordinate is the sum: what rounding of it depends on
+    size, size_t = np.abs(left) @ np.abs(covariances.mean_0), np.abs(right) @ np.abs(covariances.mean_t)
+    white = whitening(c00, mean=size, epsilon=1e-10, resolution=resolution)
+    white_t = whitening(ctt, mean=size_t, epsilon=1e-10, resolution=resolution)
+    return singular_value_score(white.T @ c0t @ white_t, r=r)
+
+
+def _score(self: TICA | VAMP, X: Trajectories, y: object = None) -> float:
+    """VAMP-2 score of the components, of VAMP of left and right functions; at most n_components + 1.
+
+    Parameters
+    ----------
+    X : array (n_frames, n_features), list of such arrays, or Streamed
+    y : ignored
+
+    Returns
+    -------
+    float
+    """
+    return self.vamp_score(X)
+
+
 @final
+@dataclass(eq=False, repr=False)
 class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Directions of largest variance, by the eigenvalue problem of the covariance matrix.
 
@@ -68,39 +217,22 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     array([-3.26, -1.12,  1.03,  3.35])
     """
 
-    def __init__(self, n_components: int | None = None, *, whiten: bool = False) -> None:
-        self.n_components, self.whiten = n_components, whiten
+    n_components: int | None = None
+    _: KW_ONLY
+    whiten: bool = False
 
-    def fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
-        """Fit to trajectories, and forget what was fitted before.
+    fit = _fit
+    partial_fit = _partial_fit
+    transform = _transform
+    save = save_estimator
+    from_container = classmethod(load_estimator)
+    _n_features_out = property(lambda self: len(self.components_))
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : ignored
-        weights : array (n_frames,), or list of them for a list, optional
-            Of every frame, at least 0.
+    def _check_parameters(self) -> None:
+        pass  # n_components, when the rank is known
 
-        Returns
-        -------
-        PCA
-            This object.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X or the weights are not what they should be, no feature varies, or n_components is out of range.
-        """
-        _check_columns(self, X, reset=True)
-        return self._solve(Covariances(0).update(X, weights))
-
-    def partial_fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
-        """Add trajectories to those seen before; parameters and errors as in `fit`.
-
-        Nothing is added if there is an error.
-        """
-        _check_columns(self, X, reset=not hasattr(self, "components_"))
-        return self._solve(_extended(self, Covariances(0).update(X, weights)))
+    def _moments(self, X: Trajectories, weights: FrameWeights | None) -> Covariances:
+        return Covariances(0).update(X, weights)
 
     def _solve(self, covariances: Covariances) -> Self:
         if covariances.n_pairs < 2:
@@ -129,25 +261,6 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.components_ = components / np.sqrt(values)[:, None] if self.whiten else components
         self._covariances = covariances
         return self
-
-    def transform(self, X: Trajectories) -> Array | list[Array]:
-        """Coordinates of frames.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-
-        Returns
-        -------
-        array (n_frames, n_components), or list of them for a list or a Streamed
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X is not what it should be, or has other features than those of the fit.
-        """
-        check_is_fitted(self, "components_")
-        return _projected(self, X)
 
     def inverse_transform(self, X: Array | list[Array]) -> Array | list[Array]:
         """Features whose coordinates these are, with nothing in the directions left out.
@@ -183,7 +296,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             1 − Σ‖x − x̂‖² / Σ‖x − ⟨x⟩‖², with x̂ = inverse_transform(transform(x)).
         """
         check_is_fitted(self, "components_")
-        covariances = Covariances(0).update(_of_the_fit(self, X))
+        covariances = Covariances(0).update(of_the_fit(self, X))
         off = covariances.mean_0 - self.mean_
         # of what is left of x: x − x̂ = (1 − P)(x − mean_), with P the projector on the components
         inverse = self.components_ * self.explained_variance_[:, None] if self.whiten else self.components_
@@ -194,34 +307,12 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         error = (rest @ covariances.c00 * rest).sum() + np.square(rest @ off).sum()
         return float(1.0 - error / total)
 
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write to a file that `molml.load` reads; it holds no moments, so that `partial_fit` does not go on from it.
-
-        Parameters
-        ----------
-        path : path-like
-        metadata : mapping, optional
-            JSON-able description to add.
-        """
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> PCA:
-        """What `save` wrote, as `molml.io.load_container` reads it.
-
-        Raises
-        ------
-        molml.io.ModelFileError
-            If it is of another class or not whole.
-        """
-        return _loaded(cls, container, ("components_",), ("explained_variance_", "explained_variance_ratio_"))
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.components_)
+    def _check_fitted(self) -> None:
+        _check_fitted(self, ("components_",), ("explained_variance_", "explained_variance_ratio_"))
 
 
 @final
+@dataclass(eq=False, repr=False)
 class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Slowest linear coordinates of reversible dynamics: time-lagged independent component analysis.
 
@@ -277,63 +368,36 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     np.float64(0.72)
     """
 
-    def __init__(
-        self,
-        lagtime: int = 1,
-        n_components: int | None = None,
-        *,
-        scaling: str | None = "kinetic_map",
-        epsilon: float = EPSILON,
-        kinetic_variance: float | None = None,
-        reweight: bool = False,
-    ) -> None:
-        self.lagtime, self.n_components, self.scaling = lagtime, n_components, scaling
-        self.epsilon, self.kinetic_variance, self.reweight = epsilon, kinetic_variance, reweight
+    lagtime: int = 1
+    n_components: int | None = None
+    _: KW_ONLY
+    scaling: str | None = "kinetic_map"
+    epsilon: float = EPSILON
+    kinetic_variance: float | None = None
+    reweight: bool = False
 
-    def fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
-        """Fit to trajectories, and forget what was fitted before.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : ignored
-        weights : array (n_frames,), or list of them for a list, optional
-            Of every frame, at least 0; that of a pair is its first frame's.
-
-        Returns
-        -------
-        TICA
-            This object.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X, the weights or a parameter are not what they should be, a trajectory is not longer than the lag time,
-            no feature varies, or n_components is larger than the rank.
-        """
-        self._check_parameters()
-        _check_columns(self, X, reset=True)
-        if not self.reweight:
-            return self._solve(Covariances(self.lagtime, reversible=True).update(X, weights))
-        if weights is not None:
-            raise ValueError("weights must not be given with reweight=True, which makes its own")
-        function = koopman_weights(Covariances(self.lagtime).update(X), epsilon=self.epsilon)
-        return self._solve(Covariances(self.lagtime, reversible=True).update(X, function))
-
-    @available_if(_takes_one_pass)
-    def partial_fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
-        """Add trajectories to those seen before; parameters and errors as in `fit`.
-
-        Nothing is added if there is an error.
-        """
-        self._check_parameters()
-        _check_columns(self, X, reset=not hasattr(self, "components_"))
-        return self._solve(_extended(self, Covariances(self.lagtime, reversible=True).update(X, weights)))
+    fit = _fit
+    partial_fit = available_if(_takes_one_pass)(_partial_fit)
+    transform = _transform
+    timescales = _timescales
+    vamp_score = _vamp_score
+    score = _score
+    save = save_estimator
+    from_container = classmethod(load_estimator)
+    _n_features_out = property(lambda self: len(self.components_))
 
     def _check_parameters(self) -> None:
         _check_linear(self)
         if self.scaling is not None and self.scaling not in SCALINGS:
             raise ValueError(f"scaling must be one of {', '.join(SCALINGS)} or None, got {self.scaling!r}")
+
+    def _moments(self, X: Trajectories, weights: FrameWeights | None) -> Covariances:
+        if self.reweight:
+            if weights is not None:
+                raise ValueError("weights must not be given with reweight=True, which makes its own")
+            function = koopman_weights(Covariances(self.lagtime).update(X), epsilon=self.epsilon)
+            return Covariances(self.lagtime, reversible=True).update(X, function)
+        return Covariances(self.lagtime, reversible=True).update(X, weights)
 
     def _solve(self, covariances: Covariances) -> Self:
         mean = covariances.mean_0
@@ -368,105 +432,15 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             )
         return np.sqrt(t / 4 * (1 + np.tanh(np.pi * (t - self.lagtime) / self.lagtime)))
 
-    def transform(self, X: Trajectories) -> Array | list[Array]:
-        """Coordinates of frames.
+    def _functions(self) -> tuple[Array, Array, Array]:
+        return self.eigenvectors_, self.eigenvectors_, self.eigenvalues_
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-
-        Returns
-        -------
-        array (n_frames, n_components), or list of them for a list or a Streamed
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X is not what it should be, or has other features than those of the fit.
-        """
-        check_is_fitted(self, "components_")
-        return _projected(self, X)
-
-    def timescales(self, n: int | None = None) -> Array:
-        """Implied timescales t = −lagtime / ln λ.
-
-        Parameters
-        ----------
-        n : int, optional
-            How many; as many as there are components if not given.
-
-        Returns
-        -------
-        array (n,), frames
-            Descending; 0 for λ ≤ 0.
-        """
-        check_is_fitted(self, "components_")
-        return _timescales(self.eigenvalues_, self.lagtime, n)
-
-    def vamp_score(self, X: Trajectories, *, r: float | str = 2.0) -> float:
-        """How well the components describe trajectories that they need not have been fitted to.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        r : float or "E"
-            At least 1: 1 + Σ σ^r, with σ the canonical correlations between the components at t and t + lagtime.
-            "E": the VAMP-E score of the model λ, which is at most the sum of squares of the true ones.
-
-        Returns
-        -------
-        float
-            1 for the constant function included.
-
-        References
-        ----------
-        Wu and Noé, J. Nonlinear Sci. 30, 23 (2020), eqs. 30 and 33.
-        """
-        check_is_fitted(self, "components_")
-        return _score(self, X, self.eigenvectors_, self.eigenvectors_, self.eigenvalues_, r)
-
-    def score(self, X: Trajectories, y: object = None) -> float:
-        """VAMP-2 score of the components, at most n_components + 1.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : ignored
-
-        Returns
-        -------
-        float
-        """
-        return self.vamp_score(X)
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write to a file that `molml.load` reads; it holds no moments, so that `partial_fit` does not go on from it.
-
-        Parameters
-        ----------
-        path : path-like
-        metadata : mapping, optional
-            JSON-able description to add.
-        """
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> TICA:
-        """What `save` wrote, as `molml.io.load_container` reads it.
-
-        Raises
-        ------
-        molml.io.ModelFileError
-            If it is of another class or not whole.
-        """
-        return _loaded(cls, container, ("components_", "eigenvectors_"), ("eigenvalues_", "kinetic_variance_ratio_"))
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.components_)
+    def _check_fitted(self) -> None:
+        _check_fitted(self, ("components_", "eigenvectors_"), ("eigenvalues_", "kinetic_variance_ratio_"))
 
 
 @final
+@dataclass(eq=False, repr=False)
 class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Linear functions that a frame knows best about the frame one lag time later; no reversibility is assumed.
 
@@ -513,50 +487,27 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     1.24
     """
 
-    def __init__(
-        self,
-        lagtime: int = 1,
-        n_components: int | None = None,
-        *,
-        epsilon: float = EPSILON,
-        kinetic_variance: float | None = None,
-    ) -> None:
-        self.lagtime, self.n_components = lagtime, n_components
-        self.epsilon, self.kinetic_variance = epsilon, kinetic_variance
+    lagtime: int = 1
+    n_components: int | None = None
+    _: KW_ONLY
+    epsilon: float = EPSILON
+    kinetic_variance: float | None = None
 
-    def fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
-        """Fit to trajectories, and forget what was fitted before.
+    fit = _fit
+    partial_fit = _partial_fit
+    transform = _transform
+    timescales = _timescales
+    vamp_score = _vamp_score
+    score = _score
+    save = save_estimator
+    from_container = classmethod(load_estimator)
+    _n_features_out = property(lambda self: len(self.components_))
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : ignored
-        weights : array (n_frames,), or list of them for a list, optional
-            Of every frame, at least 0; that of a pair is its first frame's.
-
-        Returns
-        -------
-        VAMP
-            This object.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X, the weights or a parameter are not what they should be, a trajectory is not longer than the lag time,
-            no feature varies, or n_components is larger than the rank.
-        """
+    def _check_parameters(self) -> None:
         _check_linear(self)
-        _check_columns(self, X, reset=True)
-        return self._solve(Covariances(self.lagtime).update(X, weights))
 
-    def partial_fit(self, X: Trajectories, y: object = None, *, weights: FrameWeights | None = None) -> Self:
-        """Add trajectories to those seen before; parameters and errors as in `fit`.
-
-        Nothing is added if there is an error.
-        """
-        _check_linear(self)
-        _check_columns(self, X, reset=not hasattr(self, "components_"))
-        return self._solve(_extended(self, Covariances(self.lagtime).update(X, weights)))
+    def _moments(self, X: Trajectories, weights: FrameWeights | None) -> Covariances:
+        return Covariances(self.lagtime).update(X, weights)
 
     def _solve(self, covariances: Covariances) -> Self:
         mean, right_mean, resolution = covariances.mean_0, covariances.mean_t, covariances.resolution
@@ -580,112 +531,15 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._covariances = covariances
         return self
 
-    def transform(self, X: Trajectories) -> Array | list[Array]:
-        """Left functions of frames.
+    def _functions(self) -> tuple[Array, Array, Array]:
+        return self.components_, self.right_components_, self.singular_values_
 
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-
-        Returns
-        -------
-        array (n_frames, n_components), or list of them for a list or a Streamed
-
-        Raises
-        ------
-        TypeError, ValueError
-            If X is not what it should be, or has other features than those of the fit.
-        """
-        check_is_fitted(self, "components_")
-        return _projected(self, X)
-
-    def timescales(self, n: int | None = None) -> Array:
-        """Implied timescales t = −lagtime / ln σ, which are relaxation times if the dynamics is reversible.
-
-        Parameters
-        ----------
-        n : int, optional
-            How many; as many as there are components if not given.
-
-        Returns
-        -------
-        array (n,), frames
-            Descending; infinite for σ = 1, as of fewer frames than features.
-        """
-        check_is_fitted(self, "components_")
-        return _timescales(self.singular_values_, self.lagtime, n)
-
-    def vamp_score(self, X: Trajectories, *, r: float | str = 2.0) -> float:
-        """How well the functions describe trajectories that they need not have been fitted to.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        r : float or "E"
-            At least 1: 1 + Σ σ^r, with σ the canonical correlations between left functions at t and right ones at
-            t + lagtime. "E": the VAMP-E score of the model, which is at most the sum of squares of the true ones.
-
-        Returns
-        -------
-        float
-            1 for the constant function included.
-
-        References
-        ----------
-        Wu and Noé, J. Nonlinear Sci. 30, 23 (2020), eqs. 30 and 33.
-        """
-        check_is_fitted(self, "components_")
-        return _score(self, X, self.components_, self.right_components_, self.singular_values_, r)
-
-    def score(self, X: Trajectories, y: object = None) -> float:
-        """VAMP-2 score of left and right functions, at most n_components + 1.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
-        y : ignored
-
-        Returns
-        -------
-        float
-        """
-        return self.vamp_score(X)
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write to a file that `molml.load` reads; it holds no moments, so that `partial_fit` does not go on from it.
-
-        Parameters
-        ----------
-        path : path-like
-        metadata : mapping, optional
-            JSON-able description to add.
-        """
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> VAMP:
-        """What `save` wrote, as `molml.io.load_container` reads it.
-
-        Raises
-        ------
-        molml.io.ModelFileError
-            If it is of another class or not whole.
-        """
-        vamp = _loaded(
-            cls, container, ("components_", "right_components_"), ("singular_values_", "kinetic_variance_ratio_")
-        )
-        _check_shape(vamp, "right_mean_", (vamp.n_features_in_,))
-        return vamp
-
-    @property
-    def _n_features_out(self) -> int:
-        return len(self.components_)
+    def _check_fitted(self) -> None:
+        _check_fitted(self, ("components_", "right_components_"), ("singular_values_", "kinetic_variance_ratio_"))
+        check_fitted_shapes(self, {"right_mean_": (self.n_features_in_,)})
 
 
 _CONSTANT = "X must have a feature that varies, got only constant ones (to the precision of the numbers)"
-
-Linear = PCA | TICA | VAMP
-E = TypeVar("E", PCA, TICA, VAMP)
 
 
 def _check_linear(estimator: TICA | VAMP) -> None:
@@ -699,20 +553,10 @@ def _check_linear(estimator: TICA | VAMP) -> None:
         raise ValueError(f"kinetic_variance must be a fraction, more than 0 and at most 1, got {kinetic_variance!r}")
 
 
-def _check_columns(estimator: Linear, X: Trajectories, *, reset: bool) -> None:
-    """Names and number of the columns of a data frame, as everywhere in scikit-learn; arrays have no names."""
-    if not is_several(X):
-        validate_data(estimator, X, reset=reset, skip_check_array=True)
-    elif reset and hasattr(estimator, "feature_names_in_"):
-        del estimator.feature_names_in_
-
-
 def _checked_n_components(n_components: int | None, rank: int) -> int:
     if n_components is None:
         return rank
-    if not isinstance(n_components, int | np.integer) or isinstance(n_components, bool) or n_components < 1:
-        raise ValueError(f"n_components must be a whole number of at least 1, got {n_components!r}")
-    if n_components > rank:
+    if whole("n_components", n_components, 1) > rank:
         raise ValueError(
             f"n_components must be at most {rank}, the number of independent directions in X, got {n_components}"
         )
@@ -730,7 +574,7 @@ def _n_holding(fraction: float | None, ratio: Array) -> int:
     return len(ratio) if fraction is None else min(int(np.sum(np.cumsum(ratio) < fraction - 1e-12)) + 1, len(ratio))
 
 
-def _extended(estimator: Linear, added: Covariances) -> Covariances:
+def _extended(estimator: PCA | TICA | VAMP, added: Covariances) -> Covariances:
     """What an estimator has seen, and more; the estimator is left as it is."""
     seen = getattr(estimator, "_covariances", None)
     if seen is None:
@@ -749,23 +593,6 @@ def _extended(estimator: Linear, added: Covariances) -> Covariances:
     return both
 
 
-def _of_the_fit(estimator: Linear, X: Trajectories) -> list[Array] | Streamed:
-    """Trajectories that have the features of the fit."""
-    arrays = as_list(X, n_features=estimator.n_features_in_)
-    _check_columns(estimator, X, reset=False)
-    return arrays
-
-
-def _projected(estimator: Linear, X: Trajectories) -> Array | list[Array]:
-    arrays = _of_the_fit(estimator, X)
-    mean, components = estimator.mean_, estimator.components_
-    lengths = arrays.lengths if isinstance(arrays, Streamed) else [len(x) for x in arrays]
-    found = [np.empty((n, len(components))) for n in lengths]
-    for index, first, x, _ in lagged_blocks(arrays, 0):
-        np.matmul(np.subtract(x, mean, dtype=np.float64), components.T, out=found[index][first : first + len(x)])
-    return found if is_several(X) else found[0]
-
-
 def _signs(columns: Array) -> Array:
     size = np.abs(columns)
     # of entries that are equal but for rounding the first decides, on every machine
@@ -777,47 +604,7 @@ def _signed(columns: Array) -> Array:
     return columns * _signs(columns)
 
 
-def _timescales(eigenvalues: Array, lagtime: int, n: int | None) -> Array:
-    if n is not None and (not isinstance(n, int | np.integer) or not 1 <= n <= len(eigenvalues)):
-        raise ValueError(f"n must be a whole number from 1 to {len(eigenvalues)}, the number of components, got {n!r}")
-    return np.sort(implied_timescales(eigenvalues, lagtime))[::-1][:n]
-
-
-def _score(estimator: TICA | VAMP, X: Trajectories, left: Array, right: Array, values: Array, r: float | str) -> float:
-    covariances = Covariances(estimator.lagtime).update(_of_the_fit(estimator, X))
-    c00 = left @ covariances.c00 @ left.T
-    c0t = left @ covariances.c0t @ right.T
-    ctt = right @ covariances.ctt @ right.T
-    if isinstance(r, str):
-        if r != "E":
-            raise ValueError(f'r must be a number of at least 1 or "E", got {r!r}')
-        return float(1.0 + 2.0 * values @ np.diag(c0t) - values @ (c00 * ctt) @ values)
-    resolution = covariances.resolution
-    # sizes of the terms of which a coordinate is the sum: what rounding of it depends on
-    size, size_t = np.abs(left) @ np.abs(covariances.mean_0), np.abs(right) @ np.abs(covariances.mean_t)
-    white = whitening(c00, mean=size, epsilon=1e-10, resolution=resolution)
-    white_t = whitening(ctt, mean=size_t, epsilon=1e-10, resolution=resolution)
-    return singular_value_score(white.T @ c0t @ white_t, r=r)
-
-
-def _loaded(cls: type[E], container: Container, matrices: tuple[str, ...], vectors: tuple[str, ...]) -> E:
-    estimator = load_estimator(cls, container)
-    n_features = getattr(estimator, "n_features_in_", None)
-    if not isinstance(n_features, int):
-        raise ModelFileError(f"the file does not hold a whole {cls.__name__}: n_features_in_ is missing; get it again")
-    _check_shape(estimator, "mean_", (n_features,))
-    n = len(getattr(estimator, matrices[0], ()))
-    for name in matrices:
-        _check_shape(estimator, name, (n, n_features))
-    for name in vectors:
-        _check_shape(estimator, name, (n,))
-    return estimator
-
-
-def _check_shape(estimator: Linear, name: str, shape: tuple[int, ...]) -> None:
-    found = getattr(estimator, name, None)
-    if not isinstance(found, np.ndarray) or found.shape != shape:
-        raise ModelFileError(
-            f"the file does not hold a whole {type(estimator).__name__}: {name} must be an array of shape {shape}, "
-            f"got {getattr(found, 'shape', found)!r}; get it again"
-        )
+def _check_fitted(estimator: PCA | TICA | VAMP, matrices: tuple[str, ...], vectors: tuple[str, ...]) -> None:
+    n, d = len(estimator.components_), estimator.n_features_in_
+    shapes = {"mean_": (d,)} | dict.fromkeys(matrices, (n, d)) | dict.fromkeys(vectors, (n,))
+    check_fitted_shapes(estimator, shapes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self, final
 
 import numpy as np
@@ -14,9 +13,8 @@ from scipy.sparse.linalg import eigs, eigsh
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from molml.io import Container
 from molml.kinetics.counting import ActiveSet, active_set, discrete_trajectories, transition_counts, warn_of_left_out
-from molml.kinetics.data import check_lagtime
+from molml.kinetics.data import check_lagtime, whole
 from molml.kinetics.files import check_fitted_shapes, load_estimator, save_estimator
 from molml.kinetics.metrics import implied_timescales
 from molml.kinetics.passage import committor, mean_first_passage_times, stationary_distribution
@@ -28,7 +26,21 @@ Array = np.ndarray[Any, np.dtype[Any]]
 _SHIFT = 1.01
 
 
+def check_fitted(model: Any) -> None:
+    """Refuse a Markov model that lacks what every fitted one has.
+
+    Raises
+    ------
+    ValueError
+        The message names the attribute.
+    """
+    n = len(model.active_states_)
+    check_fitted_shapes(model, {"active_states_": (n,), "stationary_distribution_": (n,)})
+    check_fitted_shapes(model, {"counts_": (n, n), "transition_matrix_": (n, n)}, sparse=model.sparse)
+
+
 @final
+@dataclass(eq=False, repr=False)
 class MarkovStateModel(BaseEstimator):
     """Markov chain on discrete states, estimated from trajectories by maximum likelihood.
 
@@ -77,13 +89,15 @@ class MarkovStateModel(BaseEstimator):
     array([0.757])
     """
 
-    def __init__(
-        self, lagtime: int = 1, *, reversible: bool = True, counting: str = "sliding", sparse: bool = False
-    ) -> None:
-        self.lagtime = lagtime
-        self.reversible = reversible
-        self.counting = counting
-        self.sparse = sparse
+    lagtime: int = 1
+    _: KW_ONLY
+    reversible: bool = True
+    counting: str = "sliding"
+    sparse: bool = False
+
+    save = save_estimator
+    from_container = classmethod(load_estimator)
+    _check_fitted = check_fitted
 
     def fit(self, dtrajs: Any, y: None = None) -> Self:
         """Count and estimate.
@@ -226,7 +240,7 @@ class MarkovStateModel(BaseEstimator):
         n_active = len(self.active_states_)
         if n is None and self.sparse:
             raise ValueError("n must be given for a sparse model: how many eigenvalues or timescales are wanted")
-        n = n_active if n is None else min(check_positive("n", n), n_active)
+        n = n_active if n is None else min(whole("n", n, 1), n_active)
         return self._reversible_spectrum(n) if self.reversible else self._general_spectrum(n, vectors)
 
     def _reversible_spectrum(self, n: int) -> tuple[Array, Array, Array]:
@@ -292,7 +306,7 @@ class MarkovStateModel(BaseEstimator):
         array (n,)
             Descending. 0 for eigenvalues that are real and not positive, inf for those that equal 1 to rounding.
         """
-        values = self.eigenvalues(None if n is None else check_positive("n", n) + 1)[1:]
+        values = self.eigenvalues(None if n is None else whole("n", n, 1) + 1)[1:]
         return np.sort(implied_timescales(values, self.lagtime))[::-1]
 
     def score(self, dtrajs: Any, y: None = None, *, n: int = 10) -> float:
@@ -320,7 +334,7 @@ class MarkovStateModel(BaseEstimator):
         """
         if not self.reversible:
             raise ValueError("score needs the real eigenvectors of a reversible model; choose reversible=True")
-        n = min(check_positive("n", n), len(self.active_states) - 1)
+        n = min(whole("n", n, 1), len(self.active_states) - 1)
         modes = self.eigenvectors_right(n + 1) if n else np.ones((1, 1))
         largest = max(self.n_states_, 1 + max(int(states.max(initial=-1)) for states in discrete_trajectories(dtrajs)))
         values = np.zeros((largest, n + 1))
@@ -428,7 +442,7 @@ class MarkovStateModel(BaseEstimator):
         TypeError, ValueError
             If `n_frames` is not positive, or `start` not an active state.
         """
-        n_frames = check_positive("n_frames", n_frames)
+        n_frames = whole("n_frames", n_frames, 1)
         matrix = csr_array(self.transition_matrix)
         rng = np.random.default_rng(seed)
         draws = rng.random(n_frames)
@@ -439,34 +453,6 @@ class MarkovStateModel(BaseEstimator):
         cumulative = np.cumsum(matrix.data)
         path = _walk(cumulative, matrix.indices, matrix.indptr, first, draws)
         return self.active_states_[path]
-
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the model to a file that `molml.load` reads, with JSON-able metadata."""
-        save_estimator(self, path, metadata=metadata)
-
-    @classmethod
-    def from_container(cls, container: Container) -> Self:
-        """What `save` wrote, as `molml.io.load_container` reads it.
-
-        Raises
-        ------
-        molml.io.ModelFileError
-            If it is of another class or not whole.
-        """
-        model = load_estimator(cls, container)
-        check_fitted_shapes(model, fitted_shapes(model))
-        return model
-
-
-def fitted_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes of what every fitted Markov model has."""
-    n = len(getattr(model, "active_states_", ()))
-    return {
-        "active_states_": (n,),
-        "stationary_distribution_": (n,),
-        "counts_": (n, n),
-        "transition_matrix_": (n, n),
-    }
 
 
 @njit(cache=True, nogil=True)
@@ -503,16 +489,3 @@ def _inverse_root(covariance: Array) -> Array:
     kept = values > 1e-10 * values[-1]
     root: Array = vectors[:, kept] / np.sqrt(values[kept]) @ vectors[:, kept].T
     return root
-
-
-def check_positive(name: str, value: Any) -> int:
-    """A whole number, at least 1.
-
-    Raises
-    ------
-    ValueError
-        It names the parameter.
-    """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
-    return int(value)

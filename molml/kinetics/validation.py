@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from molml.kinetics.bayesian import BayesianMarkovStateModel, check_confidence
 from molml.kinetics.counting import active_set, discrete_trajectories, transition_counts
-from molml.kinetics.markov import MarkovStateModel, check_positive
+from molml.kinetics.data import whole
+from molml.kinetics.markov import MarkovStateModel
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -91,7 +92,7 @@ def implied_timescales(
     """
     trajectories = discrete_trajectories(dtrajs)
     lags = _whole_numbers("lagtimes", lagtimes)
-    n_timescales = check_positive("n_timescales", n_timescales)
+    n_timescales = whole("n_timescales", n_timescales, 1)
     check_confidence(confidence)
     shape = (len(lags), n_timescales)
     result = ImpliedTimescales(
@@ -246,4 +247,4 @@ def _stays(model: MarkovStateModel, weights: Array, memberships: Array) -> Array
 def _whole_numbers(name: str, values: Sequence[int]) -> list[int]:
     if not len(values):
         raise ValueError(f"{name} must hold at least one whole number, got none")
-    return [check_positive(f"{name}[{i}]", value) for i, value in enumerate(values)]
+    return [whole(f"{name}[{i}]", value, 1) for i, value in enumerate(values)]

@@ -166,11 +166,11 @@ def test_different_frames_that_a_sample_misses_are_found():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"n_clusters": 0}, "n_clusters must be a whole number, at least 1, got 0"),
+        ({"n_clusters": 0}, "n_clusters must be a whole number of at least 1, got 0"),
         ({"n_clusters": 2.0}, "n_clusters must be a whole number"),
         ({"n_clusters": True}, "n_clusters must be a whole number"),
         ({"n_clusters": 201}, "n_samples=200 and n_clusters=201; choose fewer clusters"),
-        ({"n_clusters": 2, "max_iter": -1}, "max_iter must be a whole number, at least 0"),
+        ({"n_clusters": 2, "max_iter": -1}, "max_iter must be a whole number of at least 0"),
         ({"n_clusters": 2, "tol": -1.0}, "tol must be at least 0"),
         ({"n_clusters": 2, "tol": np.inf}, "tol must be at least 0 and finite"),
     ],

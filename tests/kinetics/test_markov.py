@@ -332,9 +332,9 @@ def test_sparse_needs_to_know_how_many():
 def test_number_of_processes_is_checked(dtrajs, n):
     model = MarkovStateModel().fit(dtrajs)
     for use in (model.timescales, model.eigenvalues, model.simulate):
-        with pytest.raises(ValueError, match="must be a whole number, at least 1"):
+        with pytest.raises(ValueError, match="must be a whole number of at least 1"):
             use(n)
-    with pytest.raises(ValueError, match="n must be a whole number, at least 1"):
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1"):
         model.score(dtrajs, n=n)
 
 
