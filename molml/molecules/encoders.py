@@ -1,0 +1,194 @@
+"""Encoders of a batch of molecules into the mean and the log variance of a latent code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, final
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from molml.molecules.dataset import MoleculeBatch
+
+ENCODERS = ("graph", "convolutional", "recurrent")
+
+
+@final
+class GraphEncoder(nn.Module):
+    """Message passing over the bonds, then a pooling that keeps the places of the atoms.
+
+    An atom starts as the sum of embeddings of its features and of its place in the canonical SMILES. In
+    every layer it receives a sum over its bonds, a_i = Σ_j silu(W h_j + e_ij), and h_i ← h_i + V silu(U [h_i, a_i]),
+    all on normalised h. The pooled vector holds Σ_i (A h_i) ⊗ q_i with learned vectors q_i for every place
+    (a tensor product binding, of which the flattening of a padded array is the special case of unit
+    vectors), a gated sum and the mean.
+
+    Parameters
+    ----------
+    atom_sizes, bond_sizes : sequence of int
+        Number of categories of every feature.
+    n_latent : int
+    width : int
+        Width of an atom's state.
+    n_layers : int
+    max_length : int
+        Places with their own vectors; later ones share those of the last.
+    seed : int, optional
+
+    References
+    ----------
+    Gilmer et al., ICML 2017 (message passing); Hu et al., ICLR 2020 (bond embeddings in the messages);
+    Smolensky, Artif. Intell. 46, 159 (1990) (tensor product binding).
+    """
+
+    def __init__(
+        self,
+        atom_sizes: Sequence[int],
+        bond_sizes: Sequence[int],
+        n_latent: int,
+        *,
+        width: int = 128,
+        n_layers: int = 4,
+        max_length: int = 128,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.max_length, self.n_kinds = max_length, sum(bond_sizes)
+        with torch.random.fork_rng([]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.atoms = nn.Embedding(sum(atom_sizes), width)
+            self.bonds = nn.ModuleList(nn.EmbeddingBag(2 * sum(bond_sizes), width, mode="sum") for _ in range(n_layers))
+            self.places = nn.Embedding(max_length, width)
+            for embedding in (self.atoms, *self.bonds, self.places):
+                nn.init.normal_(embedding.weight, 0.0, 0.5)
+            self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(n_layers + 1))
+            self.messages = nn.ModuleList(nn.Linear(width, width) for _ in range(n_layers))
+            self.ups = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(n_layers))
+            self.downs = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(n_layers))
+            self.bound = nn.Linear(width, 48)
+            self.binding = nn.Embedding(max_length, 32)
+            self.gate = nn.Linear(width, 2 * width)
+            self.head = _head(48 * 32 + 2 * width, n_latent)
+        self.register_buffer("atom_offsets", _offsets(atom_sizes), persistent=False)
+        self.register_buffer("bond_offsets", _offsets(bond_sizes), persistent=False)
+
+    def forward(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
+        """Mean and log variance, each of shape (n, n_latent)."""
+        graph = batch.graph
+        if graph is None:
+            raise ValueError("a graph encoder needs graphs, got a batch without; make the data set with graphs=True")
+        n = len(graph.atom_counts)
+        owner = torch.repeat_interleave(torch.arange(n, device=graph.atoms.device), graph.atom_counts)
+        place = graph.places.clamp(max=self.max_length - 1)
+        h = self.atoms(graph.atoms + self.atom_offsets).sum(1) + self.places(place)
+        # every bond carries a message each way, and knows which way it goes
+        source, target = torch.cat([graph.ends, graph.ends.flip(1)]).unbind(1)
+        kinds = graph.bonds + self.bond_offsets
+        kinds = torch.cat([kinds, kinds + self.n_kinds])
+        for norm, bonds, message, up, down in zip(
+            self.norms[:-1], self.bonds, self.messages, self.ups, self.downs, strict=True
+        ):
+            x = norm(h)
+            sent = nn.functional.silu(message(x)[source] + bonds(kinds))
+            received = torch.zeros_like(x).index_add_(0, target, sent.to(x.dtype))
+            h = h + down(nn.functional.silu(up(torch.cat([x, received], 1))))
+        x = self.norms[-1](h)
+        left = self.bound(x).float()
+        pairs = (left[:, :, None] * self.binding(place)[:, None, :]).flatten(1)
+        gate, value = self.gate(x).float().chunk(2, 1)
+        summed = torch.cat([pairs, torch.sigmoid(gate) * value, x.float()], 1)
+        pooled = summed.new_zeros(n, summed.shape[1]).index_add_(0, owner, summed)
+        width = x.shape[1]
+        counts = graph.atom_counts[:, None].to(pooled.dtype)
+        pooled = torch.cat(
+            [pooled[:, : -2 * width] / 5, pooled[:, -2 * width : -width] / 5, pooled[:, -width:] / counts], 1
+        )
+        return _gaussian(self.head(pooled))
+
+
+@final
+class ConvolutionalEncoder(nn.Module):
+    """Three convolutions along the tokens and a dense layer on the flattened result.
+
+    Parameters
+    ----------
+    n_tokens, n_latent : int
+    max_length : int
+        Tokens that are read; what follows is cut off.
+    seed : int, optional
+
+    References
+    ----------
+    Gómez-Bombarelli et al., ACS Cent. Sci. 4, 268 (2018): filters of 9, 9 and 11 tokens, 9, 9 and 10 channels,
+    dense layer of 196. Here with more channels.
+    """
+
+    def __init__(
+        self, n_tokens: int, n_latent: int, *, channels: int = 32, max_length: int = 96, seed: int | None = None
+    ) -> None:
+        super().__init__()
+        self.max_length = max_length
+        with torch.random.fork_rng([]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.tokens = nn.Embedding(n_tokens, channels)
+            self.layers = nn.ModuleList(nn.Conv1d(channels, channels, size, padding=size // 2) for size in (9, 9, 11))
+            self.head = _head(channels * max_length, n_latent)
+
+    def forward(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
+        """Mean and log variance, each of shape (n, n_latent)."""
+        ids = batch.tokens[:, 1 : 1 + self.max_length]
+        ids = nn.functional.pad(ids, (0, self.max_length - ids.shape[1]))
+        x = (self.tokens(ids) * (ids != 0)[..., None]).transpose(1, 2)
+        for layer in self.layers:
+            x = nn.functional.silu(layer(x))
+        return _gaussian(self.head(x.flatten(1)))
+
+
+@final
+class RecurrentEncoder(nn.Module):
+    """LSTM over the tokens in both directions; its states are averaged and their last ones kept.
+
+    Parameters
+    ----------
+    n_tokens, n_latent : int
+    hidden : int
+        Width of either direction's state.
+    seed : int, optional
+    """
+
+    def __init__(self, n_tokens: int, n_latent: int, *, hidden: int = 192, seed: int | None = None) -> None:
+        super().__init__()
+        with torch.random.fork_rng([]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.tokens = nn.Embedding(n_tokens, 64)
+            self.lstm = nn.LSTM(64, hidden, batch_first=True, bidirectional=True)
+            self.head = _head(4 * hidden, n_latent)
+
+    def forward(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
+        """Mean and log variance, each of shape (n, n_latent)."""
+        ids = batch.tokens[:, 1:]
+        mask = (ids != 0)[..., None]
+        states, _ = self.lstm(self.tokens(ids))
+        states = states.float() * mask
+        mean = states.sum(1) / mask.sum(1)
+        hidden = states.shape[2] // 2
+        last = states[torch.arange(len(ids)), mask.sum(1)[:, 0] - 1, :hidden]
+        return _gaussian(self.head(torch.cat([mean, last, states[:, 0, hidden:]], 1)))
+
+
+def _head(n_in: int, n_latent: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(n_in, 256), nn.SiLU(), nn.Linear(256, 2 * n_latent))
+
+
+def _gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    mean, logvar = parameters.float().chunk(2, 1)
+    # starts at a standard deviation of e⁻² so that the code says something from the first step on
+    return mean, logvar.clamp(-12.0, 8.0) - 4.0
+
+
+def _offsets(sizes: Sequence[int]) -> Tensor:
+    return torch.cumsum(torch.tensor([0, *sizes[:-1]]), 0)

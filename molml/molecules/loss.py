@@ -1,0 +1,171 @@
+"""What training minimises: the evidence lower bound, with a weight on its divergence, and the errors of properties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from molml.molecules.decoder import END, PAD, START
+from molml.nn import gaussian
+from molml.training import Term
+
+if TYPE_CHECKING:
+    from molml.molecules.dataset import MoleculeBatch
+
+
+@final
+class ELBO:
+    """Negative evidence lower bound per molecule, -log p(x|z) + β KL(q(z|x) ‖ N(0, 1)), in nats.
+
+    Both summands are sums, the one over the tokens of a molecule, the other over the dimensions of z; so `beta` is
+    that of the literature, whatever the length of the strings.
+
+    Terms: cross_entropy, kl (and kl_free, which takes its place in the objective, where there are free nats), and
+    property_mse (of standardised properties, per known value) where the model predicts properties.
+
+    Parameters
+    ----------
+    beta : float
+        Weight of the divergence, 0 or more.
+    free_nats : float
+        Divergence per dimension, averaged over the batch, that costs nothing.
+    word_dropout : float
+        Probability with which a token that the decoder reads in training is hidden from it, 0 … 1.
+    property_weight : float
+        Weight of the properties' error.
+    precision : torch.dtype
+        torch.bfloat16 computes what torch.autocast allows in that type, torch.float32 nothing.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of its range.
+
+    References
+    ----------
+    Kingma and Welling, ICLR 2014, eq. 8 and 10; Higgins et al., ICLR 2017 (β); Kingma et al., NeurIPS 2016,
+    appendix C.8 (free nats); Bowman et al., CoNLL 2016 (word dropout, warm-up).
+    """
+
+    def __init__(
+        self,
+        *,
+        beta: float = 0.05,
+        free_nats: float = 0.0,
+        word_dropout: float = 0.1,
+        property_weight: float = 1.0,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        for name, value in (("beta", beta), ("free_nats", free_nats), ("property_weight", property_weight)):
+            if not value >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+        if not 0 <= word_dropout < 1:
+            raise ValueError(f"word_dropout must be a probability, 0 <= word_dropout < 1, got {word_dropout}")
+        check_precision(precision)
+        self.beta, self.free_nats, self.word_dropout = float(beta), float(free_nats), float(word_dropout)
+        self.property_weight, self.precision = float(property_weight), precision
+
+    def __call__(self, model: Any, batch: MoleculeBatch) -> dict[str, Term]:
+        n = len(batch.tokens)
+        with autocast(batch.tokens.device.type, self.precision):
+            mean, logvar = model.encode_batch(batch)
+            z = gaussian.sample(mean, logvar)
+            logits = model.decoder(_read(batch.tokens, self.word_dropout if model.training else 0.0), z)
+        divergence = gaussian.kl_divergence(mean, logvar).sum()
+        terms = {
+            "cross_entropy": Term(cross_entropy(logits, batch.tokens), n),
+            "kl": Term(divergence, n, 0.0 if self.free_nats else self.beta),
+        }
+        if self.free_nats:
+            each = gaussian.kl_divergence(mean.T[..., None], logvar.T[..., None]).mean(1)
+            terms["kl_free"] = Term(each.clamp(min=self.free_nats).sum() * n, n, self.beta)
+        if model.properties:
+            target = (batch.properties - model.property_mean) / model.property_std
+            known = torch.isfinite(target)
+            error = model.predictor(z) - torch.where(known, target, 0.0)
+            terms["property_mse"] = Term((error[known] ** 2).sum(), known.sum(), self.property_weight)
+        return terms
+
+    def warm_up(self, fraction: float) -> Callable[[float], dict[str, float]]:
+        """Schedule for the Trainer's `weight_schedule`: β rises with the square of the time, so that it is small while
+        the decoder learns to read the code.
+
+        Parameters
+        ----------
+        fraction : float
+            Fraction of training that the rise takes, 0 … 1.
+
+        Returns
+        -------
+        callable
+            Fraction of training done -> weights.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction must lie in 0 … 1, got {fraction}")
+        name = "kl_free" if self.free_nats else "kl"
+
+        def weights(done: float) -> dict[str, float]:
+            return {name: self.beta * ((done / fraction) ** 2 if done < fraction else 1.0)}
+
+        return weights
+
+
+@final
+class NextToken:
+    """Cross-entropy of a language model per molecule, in nats.
+
+    Parameters
+    ----------
+    precision : torch.dtype
+        As in `ELBO`.
+    """
+
+    def __init__(self, *, precision: torch.dtype = torch.float32) -> None:
+        check_precision(precision)
+        self.precision = precision
+
+    def __call__(self, model: Any, batch: MoleculeBatch) -> dict[str, Term]:
+        with autocast(batch.tokens.device.type, self.precision):
+            logits = model.decoder(batch.tokens[:, :-1])
+        return {"cross_entropy": Term(cross_entropy(logits, batch.tokens), len(batch.tokens))}
+
+
+def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
+    """-Σ log p of every token after the first, padding left out, in nats.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (n, length, n_tokens)
+    tokens : Tensor, shape (n, length + 1), int64
+
+    Returns
+    -------
+    Tensor, shape ()
+    """
+    return functional.cross_entropy(
+        logits.float().flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD, reduction="sum"
+    )
+
+
+def autocast(device: str, precision: torch.dtype) -> torch.autocast:
+    """Context in which torch computes in this precision where it can."""
+    return torch.autocast(device, torch.bfloat16, enabled=precision == torch.bfloat16)
+
+
+def check_precision(precision: torch.dtype) -> None:
+    """Refuse what is neither float32 nor bfloat16."""
+    if precision not in (torch.float32, torch.bfloat16):
+        raise ValueError(f"precision must be torch.float32 or torch.bfloat16, got {precision}")
+
+
+def _read(tokens: Tensor, dropout: float) -> Tensor:
+    """What the decoder reads: all but the last token, some of them hidden."""
+    ids = tokens[:, :-1]
+    if dropout == 0:
+        return ids
+    hidden = (torch.rand(ids.shape, device=ids.device) < dropout) & (ids != START) & (ids != END)
+    return torch.where(hidden, PAD, ids)
