@@ -48,7 +48,7 @@ class GraphEncoder(nn.Module):
         bond_sizes: Sequence[int],
         n_latent: int,
         *,
-        width: int = 128,
+        width: int = 96,
         n_layers: int = 4,
         max_length: int = 128,
         seed: int | None = None,
@@ -65,12 +65,12 @@ class GraphEncoder(nn.Module):
                 nn.init.normal_(embedding.weight, 0.0, 0.5)
             self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(n_layers + 1))
             self.messages = nn.ModuleList(nn.Linear(width, width) for _ in range(n_layers))
-            self.ups = nn.ModuleList(nn.Linear(2 * width, 2 * width) for _ in range(n_layers))
-            self.downs = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(n_layers))
-            self.bound = nn.Linear(width, 48)
+            self.ups = nn.ModuleList(nn.Linear(2 * width, width) for _ in range(n_layers))
+            self.downs = nn.ModuleList(nn.Linear(width, width) for _ in range(n_layers))
+            self.bound = nn.Linear(width, 32)
             self.binding = nn.Embedding(max_length, 32)
             self.gate = nn.Linear(width, 2 * width)
-            self.head = _head(48 * 32 + 2 * width, n_latent)
+            self.head = _head(32 * 32 + 2 * width, n_latent)
         self.register_buffer("atom_offsets", _offsets(atom_sizes), persistent=False)
         self.register_buffer("bond_offsets", _offsets(bond_sizes), persistent=False)
 

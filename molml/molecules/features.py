@@ -147,7 +147,9 @@ class GraphFeatures:
             try:
                 _add_atoms(mol, atoms, atom_details, self.exact)
             except _OutOfRangeError as error:
-                raise MoleculeError(f"molecules[{index}], {Chem.MolToSmiles(mol)}, has {error}; leave it out") from error
+                raise MoleculeError(
+                    f"molecules[{index}], {Chem.MolToSmiles(mol)}, has {error}; leave it out"
+                ) from error
             _add_bonds(mol, start, bonds, ends, bond_details, self.exact)
             atom_counts.append(mol.GetNumAtoms())
             bond_counts.append(mol.GetNumBonds())
@@ -168,7 +170,7 @@ class _OutOfRangeError(ValueError):
     pass
 
 
-def _add_atoms(mol: Chem.Mol, atoms: array, details: array, exact: bool) -> None:  # type: ignore[type-arg]
+def _add_atoms(mol: Chem.Mol, atoms: array, details: array, exact: bool) -> None:
     smallest = [0] * mol.GetNumAtoms()
     for ring in mol.GetRingInfo().AtomRings():
         size = min(len(ring), MAX_RING) - 2
@@ -202,7 +204,7 @@ def _add_atoms(mol: Chem.Mol, atoms: array, details: array, exact: bool) -> None
             details.extend((atom.GetNumExplicitHs(), atom.GetNoImplicit(), atom.GetIsotope(), tag, permutation))
 
 
-def _add_bonds(mol: Chem.Mol, start: int, bonds: array, ends: array, details: array, exact: bool) -> None:  # type: ignore[type-arg]
+def _add_bonds(mol: Chem.Mol, start: int, bonds: array, ends: array, details: array, exact: bool) -> None:
     for number in range(mol.GetNumBonds()):
         bond = mol.GetBondWithIdx(number)
         ends.extend((start + bond.GetBeginAtomIdx(), start + bond.GetEndAtomIdx()))

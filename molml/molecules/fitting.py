@@ -16,6 +16,7 @@ from molml.molecules.data import as_molecules, canonical, normalise, read_molecu
 from molml.molecules.dataset import MoleculeDataset
 from molml.molecules.loss import ELBO
 from molml.molecules.model import MoleculeVAE
+from molml.molecules.names import NAMES
 from molml.molecules.tokens import Tokenizer
 from molml.training import Trainer, cosine
 
@@ -165,14 +166,22 @@ def druglike_recipe(
     *,
     minutes: float,
     directory: str | os.PathLike[str],
+    encoder: str = "convolutional",
+    n_latent: int = 64,
+    hidden: int = 512,
+    beta: float = 0.05,
+    word_dropout: float = 0.1,
+    batch_size: int = 128,
+    learning_rate: float = LEARNING_RATE,
     resume: bool = False,
     seed: int = 0,
     progress: bool | None = None,
 ) -> MoleculeVAE:
     """The model of drug-like molecules that comes with the package.
 
-    Trained on ZINC-250k, on drugs several times each, and on a part of QM9, so that molecules of everyday life,
-    which are smaller than those of ZINC, belong to its world. Salts are stripped; stereochemistry and charges stay.
+    Trained on ZINC-250k, on drugs and molecules of everyday life (`molml.molecules.names`) several times each, and on
+    a part of QM9, so that molecules smaller than those of ZINC belong to its world. Salts of drugs are stripped;
+    stereochemistry and charges stay.
 
     Parameters
     ----------
@@ -181,7 +190,7 @@ def druglike_recipe(
     minutes : float
     directory : path-like
         Folder for the checkpoint and the history.
-    resume, seed, progress
+    encoder, n_latent, hidden, beta, word_dropout, batch_size, learning_rate, resume, seed, progress
         As in `train`.
 
     Returns
@@ -190,12 +199,19 @@ def druglike_recipe(
     """
     molecules = read_molecules(zinc, progress=progress).smiles
     table = read_molecules(drugs, on_error="skip", progress=progress).smiles
-    plain = [canonical(normalise(mol, salts=True)[0]) for mol in as_molecules(table)]
+    plain = [canonical(normalise(mol, salts=True)[0]) for mol in as_molecules([*table, *NAMES.values()])]
     small = read_molecules(qm9, progress=progress).smiles
     small = [small[index] for index in split_by_hash(small, SMALL)[1]]
     return train(
         molecules + DRUGS * plain + small,
         minutes=minutes,
+        encoder=encoder,
+        n_latent=n_latent,
+        hidden=hidden,
+        beta=beta,
+        word_dropout=word_dropout,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
         min_count=MIN_COUNT,
         directory=directory,
         resume=resume,
