@@ -17,7 +17,7 @@ from torch import nn
 
 from molml.kinetics import estimators, networks
 from molml.kinetics.covariance import Covariances
-from molml.kinetics.data import Array, TimeLaggedDataset, Trajectories, as_list, lagged_blocks
+from molml.kinetics.data import Array, TimeLaggedDataset, Trajectories, as_list, lagged_blocks, of_one_kind
 from molml.kinetics.files import load_estimator, save_estimator
 from molml.kinetics.loss import ReconstructionLoss, VariationalLoss, pieces
 from molml.kinetics.networks import Frames, Output, single
@@ -154,9 +154,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             As `transform`.
         """
         check_is_fitted(self)
-        return estimators.of_one_kind(
-            Z, networks.apply(self._decoder(), as_list(Z, name="Z", n_features=self.n_components))
-        )
+        return of_one_kind(Z, networks.apply(self._decoder(), as_list(Z, name="Z", n_features=self.n_components)))
 
     def _decoder(self) -> nn.Sequential:
         """Coordinates -> features."""

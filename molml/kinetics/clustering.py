@@ -18,8 +18,8 @@ from molml.kinetics.data import (
     Trajectories,
     as_list,
     check_columns,
-    is_several,
     lagged_blocks,
+    of_one_kind,
     of_the_fit,
     whole,
 )
@@ -282,8 +282,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         pieces: list[list[Array]] = [[] for _ in _lengths(data)]
         for index, labels, _, _ in _assignments(data, self.cluster_centers_):
             pieces[index].append(labels)
-        states = [np.concatenate(each) for each in pieces]
-        return states if is_several(X) else states[0]
+        return of_one_kind(X, [np.concatenate(each) for each in pieces])
 
     def fit_predict(self, X: Trajectories, y: None = None) -> Array | list[Array]:
         """`fit`, then `predict`."""
@@ -312,8 +311,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             # one centre after the other: all differences at once would take n_features times the room
             columns = [np.linalg.norm(x - center, axis=1) for center in self.cluster_centers_]
             pieces[index].append(np.stack(columns, axis=1))
-        distances = [np.concatenate(each) for each in pieces]
-        return distances if is_several(X) else distances[0]
+        return of_one_kind(X, [np.concatenate(each) for each in pieces])
 
     def score(self, X: Trajectories, y: None = None) -> float:
         """Minus the mean squared distance to the nearest centre.
@@ -497,8 +495,7 @@ class GaussianMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             If X is no such thing, has other features, is streamed or not finite.
         """
         fitted = self._fitted()
-        states = [fitted.predict(x) for x in self._known(X)]
-        return states if is_several(X) else states[0]
+        return of_one_kind(X, [fitted.predict(x) for x in self._known(X)])
 
     def fit_predict(self, X: Trajectories, y: None = None) -> Array | list[Array]:
         """`fit`, then `predict`."""
@@ -522,8 +519,7 @@ class GaussianMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
             As in `predict`.
         """
         fitted = self._fitted()
-        memberships = [fitted.predict_proba(x) for x in self._known(X)]
-        return memberships if is_several(X) else memberships[0]
+        return of_one_kind(X, [fitted.predict_proba(x) for x in self._known(X)])
 
     def score(self, X: Trajectories, y: None = None) -> float:
         """Mean log-likelihood of a frame.

@@ -92,6 +92,11 @@ def is_several(X: Trajectories) -> bool:
     )
 
 
+def of_one_kind(X: Trajectories, results: list[Array]) -> Array | list[Array]:
+    """One array for one array, a list for a list or a stream."""
+    return results if is_several(X) else results[0]
+
+
 def check_columns(estimator: Any, X: Trajectories, *, reset: bool) -> None:
     """Names and number of the columns of a data frame, as everywhere in scikit-learn; arrays have no names.
 

@@ -22,8 +22,8 @@ from molml.kinetics.data import (
     Trajectories,
     as_list,
     check_lagtime,
-    is_several,
     lagged_blocks,
+    of_one_kind,
     whole,
 )
 from molml.kinetics.metrics import implied_timescales, vamp_score
@@ -96,11 +96,6 @@ def trajectories(estimator: Any, X: Trajectories, *, fitted: bool) -> list[Array
     # names of the columns of a data frame only: as_list has looked at the rest
     validate_data(estimator, X, reset=not fitted, skip_check_array=True, ensure_2d=False)
     return arrays
-
-
-def of_one_kind(X: Trajectories, results: list[Array]) -> Array | list[Array]:
-    """One array for one array, a list for a list or a stream."""
-    return results if is_several(X) else results[0]
 
 
 def fit(self: E, X: Trajectories, y: None = None) -> E:

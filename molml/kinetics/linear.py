@@ -25,8 +25,8 @@ from molml.kinetics.data import (
     as_list,
     check_columns,
     check_lagtime,
-    is_several,
     lagged_blocks,
+    of_one_kind,
     of_the_fit,
     whole,
 )
@@ -42,6 +42,17 @@ def _takes_one_pass(estimator: TICA) -> bool:
     if estimator.reweight:
         raise AttributeError("partial_fit cannot reweight, which takes two passes over all trajectories; use fit")
     return True
+
+
+def _check_linear(estimator: TICA | VAMP) -> None:
+    check_lagtime(estimator.lagtime, least=1)
+    epsilon, kinetic_variance = estimator.epsilon, estimator.kinetic_variance
+    if not isinstance(epsilon, int | float | np.number) or not 0 <= epsilon < 1:
+        raise ValueError(f"epsilon must be at least 0 and less than 1, got {epsilon!r}")
+    if kinetic_variance is not None and (
+        not isinstance(kinetic_variance, int | float | np.number) or not 0 < kinetic_variance <= 1
+    ):
+        raise ValueError(f"kinetic_variance must be a fraction, more than 0 and at most 1, got {kinetic_variance!r}")
 
 
 E = TypeVar("E", "PCA", "TICA", "VAMP")
@@ -106,7 +117,7 @@ def _transform(self: PCA | TICA | VAMP, X: Trajectories) -> Array | list[Array]:
     found = [np.empty((n, len(components))) for n in lengths]
     for index, first, x, _ in lagged_blocks(arrays, 0):
         np.matmul(np.subtract(x, mean, dtype=np.float64), components.T, out=found[index][first : first + len(x)])
-    return found if is_several(X) else found[0]
+    return of_one_kind(X, found)
 
 
 def _timescales(self: TICA | VAMP, n: int | None = None) -> Array:
@@ -279,8 +290,7 @@ class PCA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         arrays = as_list(X, n_features=len(inverse))
         if isinstance(arrays, Streamed):
             raise TypeError("X must be coordinates in memory, got a streamed source")
-        found = [z @ inverse + self.mean_ for z in arrays]
-        return found if is_several(X) else found[0]
+        return of_one_kind(X, [z @ inverse + self.mean_ for z in arrays])
 
     def score(self, X: Trajectories, y: object = None) -> float:
         """Fraction of the variance of X, about its own mean, that is left when only the components are known.
@@ -409,9 +419,7 @@ class TICA(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         order = np.argsort(-np.abs(1.0 - decay), kind="stable")
         values = 1.0 - decay[order]
         ratio = _fractions(values)
-        n_components = min(
-            _checked_n_components(self.n_components, len(values)), _n_holding(self.kinetic_variance, ratio)
-        )
+        n_components = _n_kept(self, ratio)
         eigenvectors = _signed(white @ vectors[:, order[:n_components]]).T
         scale = self._scale(values[:n_components])
         self.n_features_in_, self.rank_ = len(mean), len(values)
@@ -501,10 +509,8 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     score = _score
     save = save_estimator
     from_container = classmethod(load_estimator)
+    _check_parameters = _check_linear
     _n_features_out = property(lambda self: len(self.components_))
-
-    def _check_parameters(self) -> None:
-        _check_linear(self)
 
     def _moments(self, X: Trajectories, weights: FrameWeights | None) -> Covariances:
         return Covariances(self.lagtime).update(X, weights)
@@ -517,9 +523,7 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError(_CONSTANT)
         u, values, vt = scipy.linalg.svd(left.T @ covariances.c0t @ right, full_matrices=False)
         ratio = _fractions(values)
-        n_components = min(
-            _checked_n_components(self.n_components, len(values)), _n_holding(self.kinetic_variance, ratio)
-        )
+        n_components = _n_kept(self, ratio)
         components, right_components = left @ u[:, :n_components], right @ vt[:n_components].T
         sign = _signs(components)
         self.n_features_in_, self.rank_ = len(mean), len(values)
@@ -542,17 +546,6 @@ class VAMP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 _CONSTANT = "X must have a feature that varies, got only constant ones (to the precision of the numbers)"
 
 
-def _check_linear(estimator: TICA | VAMP) -> None:
-    check_lagtime(estimator.lagtime, least=1)
-    epsilon, kinetic_variance = estimator.epsilon, estimator.kinetic_variance
-    if not isinstance(epsilon, int | float | np.number) or not 0 <= epsilon < 1:
-        raise ValueError(f"epsilon must be at least 0 and less than 1, got {epsilon!r}")
-    if kinetic_variance is not None and (
-        not isinstance(kinetic_variance, int | float | np.number) or not 0 < kinetic_variance <= 1
-    ):
-        raise ValueError(f"kinetic_variance must be a fraction, more than 0 and at most 1, got {kinetic_variance!r}")
-
-
 def _checked_n_components(n_components: int | None, rank: int) -> int:
     if n_components is None:
         return rank
@@ -568,10 +561,11 @@ def _fractions(values: Array) -> Array:
     return values**2 / total if total > 0 else np.zeros(len(values))
 
 
-def _n_holding(fraction: float | None, ratio: Array) -> int:
-    """How many of the first numbers have this sum."""
+def _n_kept(estimator: TICA | VAMP, ratio: Array) -> int:
+    """How many components are asked for, or hold the fraction that is asked for."""
+    n, fraction = _checked_n_components(estimator.n_components, len(ratio)), estimator.kinetic_variance
     # the sum of all falls short of 1 by rounding
-    return len(ratio) if fraction is None else min(int(np.sum(np.cumsum(ratio) < fraction - 1e-12)) + 1, len(ratio))
+    return n if fraction is None else min(int(np.sum(np.cumsum(ratio) < fraction - 1e-12)) + 1, n)
 
 
 def _extended(estimator: PCA | TICA | VAMP, added: Covariances) -> Covariances:

@@ -18,8 +18,8 @@ from torch import nn
 
 from molml.kinetics import estimators
 from molml.kinetics.covariance import Covariances
-from molml.kinetics.data import Array, TimeLaggedDataset, Trajectories, whole
-from molml.kinetics.estimators import check_parameters, of_one_kind, trajectories
+from molml.kinetics.data import Array, TimeLaggedDataset, Trajectories, of_one_kind, whole
+from molml.kinetics.estimators import check_parameters, trajectories
 from molml.kinetics.files import load_estimator, save_estimator
 from molml.kinetics.loss import GaussianMixtureLoss, GaussianMixturePrior, ReconstructionLoss
 from molml.kinetics.networks import First, Frames, Output, Trained, apply, encoder_decoder, sequential, train, whitened
@@ -194,20 +194,11 @@ class GaussianMixtureVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return of_one_kind(X, self._probabilities(X))
 
     def predict(self, X: Trajectories) -> Array | list[Array]:
-        """Number of the most probable cluster of every frame.
-
-        Parameters
-        ----------
-        X : array (n_frames, n_features), list of such arrays, or Streamed
+        """Number of the most probable cluster of every frame; X and errors as in `predict_proba`.
 
         Returns
         -------
         integer array (n_frames,), or a list of such arrays for a list or a stream
-
-        Raises
-        ------
-        NotFittedError, TypeError, ValueError
-            As `transform`.
         """
         return of_one_kind(X, [p.argmax(axis=1) for p in self._probabilities(X)])
 
