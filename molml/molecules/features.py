@@ -356,25 +356,19 @@ def _build(
     with rdBase.BlockLogs():
         Chem.SanitizeMol(Chem.Mol(mol))
         Chem.SanitizeMol(mol, _SANITIZE)
-        _configure(mol, atom_details, bonds, bond_details)
+        _configure(mol, bonds, bond_details)
     return mol.GetMol()
 
 
-def _configure(
-    mol: Chem.RWMol, atom_details: list[list[int]], bonds: list[list[int]], bond_details: list[list[int]]
-) -> None:
-    tags = [(number, Chem.ChiralType.values[tag]) for number, (_, _, _, tag, _) in enumerate(atom_details) if tag]
+def _configure(mol: Chem.RWMol, bonds: list[list[int]], bond_details: list[list[int]]) -> None:
     stereo = [(number, kind) for number, (_, _, _, kind) in enumerate(bonds) if kind]
-    if tags:
-        # with cleanIt, because that alone finds the pairs of atoms that are cis or trans on a ring; it takes off what
-        # depends on double bonds, which have no configuration yet, because it would take off theirs
-        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
-        for number, tag in tags:
-            mol.GetAtomWithIdx(number).SetChiralTag(tag)
     for number, kind in stereo:
         bond, (one, two) = mol.GetBondWithIdx(number), bond_details[number]
         if one >= 0:
             bond.SetStereoAtoms(one, two)
         bond.SetStereo(Chem.BondStereo.values[kind])
-    if tags or stereo:
-        Chem.AssignStereochemistry(mol, cleanIt=False, force=True)
+    if stereo:
+        # RDKit takes a configuration off if no neighbouring bond points up or down
+        Chem.SetDoubleBondNeighborDirections(mol)
+    # cleanIt, because that alone finds the pairs of atoms that are cis or trans on a ring
+    Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
