@@ -32,7 +32,7 @@ class Fixed:
 class Markov:
     """Next token by the one before, with fixed random logits: as wrong as a decoder can be."""
 
-    def __init__(self, seed=0, scale=1.0, n_tokens=len(TOKENIZER)):
+    def __init__(self, seed=0, scale=1.0, n_tokens=12):
         self.logits = scale * torch.randn(n_tokens, n_tokens, generator=torch.Generator().manual_seed(seed))
 
     def start(self, z, n):
