@@ -181,7 +181,8 @@ def test_slow_motions_keep_their_digits():
 
 @settings(max_examples=50)
 @given(
-    lengths=st.lists(st.integers(12, 2500), min_size=1, max_size=4),
+    # two pairs at least: one has no variance, in units of which differences are measured
+    lengths=st.lists(st.integers(13, 2500), min_size=1, max_size=4),
     lagtime=st.integers(0, 11),
     size=st.integers(20, 2500),
     reversible=st.booleans(),
