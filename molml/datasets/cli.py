@@ -77,7 +77,7 @@ def run_show(arguments: argparse.Namespace) -> int:
     if entry["files"]:
         print("\nfiles in " + str(files.folder(arguments.name)))
     for file in entry["files"]:
-        counts = [f"  {file[unit]} {unit}" for unit in ("structures", "frames") if unit in file]
+        counts = [f"  {file[unit]} {unit}" for unit in ("structures", "frames", "molecules") if unit in file]
         print(f"  {file['name']}  {file['bytes']} bytes{''.join(counts)}\n    sha256 {file['sha256']}")
         if "url" in file:
             print(f"    {file['url']}")

@@ -1,5 +1,6 @@
 """What the recipes of the embedded data sets share: Langevin dynamics that repeats on other machines, and writing."""
 
+import csv
 import hashlib
 import lzma
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,6 +203,40 @@ def write_trajectories(
         path = output / f"run-{number}.xtc"
         frames.save_xtc(path)
         facts.append((path, f"frames = {len(positions)}", positions_hash(mdtraj.load(path, top=frames.topology).xyz)))
+    _write_card(card, output, facts)
+
+
+def write_tables(
+    output: Path, columns: Sequence[str], parts: Mapping[str, Sequence[Sequence[str | float]]], card: Path
+) -> None:
+    """Write tables of strings and numbers, and the card with the facts of the written files.
+
+    Parameters
+    ----------
+    output : Path
+        Folder; made when missing.
+    columns : sequence of str
+    parts : mapping
+        ``{"train": rows, …}``, each row a cell per column; each part becomes ``output/train.csv.xz``. Numbers are
+        rounded to 1e-4.
+    card : Path
+        The card beside the recipe: everything before its first ``[[files]]`` is kept, the rest is written anew.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    facts = []
+    for name, rows in parts.items():
+        text = StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        # adding zero makes 0.0 of -0.0
+        writer.writerows(
+            [cell if isinstance(cell, str) else f"{round(cell, HASH_DECIMALS) + 0.0:.4f}" for cell in row]
+            for row in rows
+        )
+        content = text.getvalue().encode()
+        path = output / f"{name}.csv.xz"
+        path.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+        facts.append((path, f"molecules = {len(rows)}", hashlib.sha256(content).hexdigest()))
     _write_card(card, output, facts)
 
 

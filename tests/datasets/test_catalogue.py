@@ -15,8 +15,10 @@ DESCRIBED = [name for name in public_names() if not card(name)["verified"]]
 
 
 def test_embedded_sets_come_first():
-    assert list_datasets()[:3] == ["alanine-dipeptide", "dry_ice", "ethanol"]
-    assert {"rmd17-ethanol", "qm9", "zinc-250k", "moses", "alanine-dipeptide-100ns"} <= set(list_datasets())
+    assert list_datasets()[:4] == ["alanine-dipeptide", "dry_ice", "ethanol", "molecules"]
+    assert {"rmd17-ethanol", "qm9", "zinc-250k", "moses", "moleculenet", "alanine-dipeptide-100ns"} <= set(
+        list_datasets()
+    )
 
 
 def test_names_are_unique():

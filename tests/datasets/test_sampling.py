@@ -1,5 +1,8 @@
+import gzip
+import hashlib
 import importlib.util
 import lzma
+import tomllib
 
 import mdtraj
 import numpy as np
@@ -17,6 +20,7 @@ from molml.datasets.sampling import (
     values_hash,
     write_frames,
     write_set,
+    write_tables,
     write_trajectories,
 )
 
@@ -299,3 +303,43 @@ def test_recipe_repeats_a_trajectory(alanine_recipe):
     centred = again[:, heavy] - again[:, heavy].mean(axis=1, keepdims=True)
     # XTC files round to 1e-3 nm
     np.testing.assert_allclose(centred, runs_of_alanine()[0].xyz, atol=6e-4)
+
+
+def test_tables_are_written_with_four_decimals_and_their_facts(tmp_path):
+    card_file = tmp_path / "card.toml"
+    card_file.write_text('title = "x"\n\n[[files]]\nname = "old"\n')
+    parts = {"train": [("C,C", 1.00004, -0.00001), ("N", 2.0, 3.0)], "valid": []}
+    write_tables(tmp_path / "out", ("smiles", "a", "b"), parts, card_file)
+    text = lzma.decompress((tmp_path / "out" / "train.csv.xz").read_bytes()).decode()
+    assert text == 'smiles,a,b\n"C,C",1.0000,0.0000\nN,2.0000,3.0000\n'
+    facts = tomllib.loads((tmp_path / "out" / "card.toml").read_text())["files"]
+    assert [(file["name"], file["molecules"]) for file in facts] == [("train.csv.xz", 2), ("valid.csv.xz", 0)]
+    assert facts[0]["values_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert facts[0]["bytes"] == (tmp_path / "out" / "train.csv.xz").stat().st_size
+
+
+def molecules(part):
+    text = lzma.decompress((embedded_folder() / "molecules" / f"{part}.csv.xz").read_bytes())
+    return [line.split(",")[0] for line in text.decode().splitlines()[1:]], text
+
+
+def test_the_molecules_are_all_different_and_have_the_declared_content():
+    (train, one), (valid, other) = molecules("train"), molecules("valid")
+    assert len(set(train + valid)) == len(train + valid) == card("molecules")["molecules"]
+    hashes = [file["values_sha256"] for file in card("molecules")["files"]]
+    assert hashes == [hashlib.sha256(text).hexdigest() for text in (one, other)]
+
+
+def test_the_draw_of_molecules_depends_on_the_seed_and_not_on_the_order(tmp_path, monkeypatch):
+    recipe_of_molecules = recipe("molecules")
+    monkeypatch.setattr(recipe_of_molecules, "N_TRAIN", 3)
+    monkeypatch.setattr(recipe_of_molecules, "N_VALID", 1)
+    strings = ["C" * n for n in range(1, 30)]
+    drawn = []
+    for order, seed in ((strings, 0), (strings[::-1], 0), (strings, 1)):
+        file = tmp_path / "train.csv.gz"
+        file.write_bytes(gzip.compress("\n".join(["SMILES", *order]).encode()))
+        drawn.append(recipe_of_molecules.draw(file, seed))
+    assert drawn[0] == drawn[1] != drawn[2]
+    rows = recipe_of_molecules.table(["OCC"])
+    assert rows == [("CCO", pytest.approx(-0.0014), pytest.approx(0.4068, abs=1e-4), pytest.approx(1.9803, abs=1e-4))]

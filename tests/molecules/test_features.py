@@ -3,6 +3,7 @@ import gzip
 import json
 import lzma
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rdkit import Chem
 
-from molml.molecules.data import MoleculeError, as_molecules, canonical
+from molml.molecules.data import MoleculeError, as_molecules, canonical, read_molecules
 from molml.molecules.features import GraphFeatures, n_molecules, select, to_molecules
 from molml.molecules.names import NAMES
 
@@ -127,6 +128,21 @@ def test_the_check_sees_a_lost_configuration():
     batch = GraphFeatures()("F/C=C/F")
     batch.bonds[:, 3] = 0
     assert [canonical(mol) for mol in to_molecules(batch)] == ["FC=CF"]
+
+
+def embedded(part):
+    folder = Path(__file__).parents[2] / "datasets" / "molecules"
+    return read_molecules(folder / f"{part}.csv.xz", progress=False).smiles
+
+
+def test_embedded_molecules_come_back_as_they_were():
+    assert round_trip_errors(sanitised(embedded("valid")[::4])) == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_every_embedded_molecule_comes_back_as_it_was(part):
+    assert round_trip_errors(sanitised(embedded(part))) == []
 
 
 @pytest.mark.parametrize(
