@@ -6,7 +6,8 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, final
@@ -52,7 +53,7 @@ class History(list[dict[str, Any]]):
 
     Keys: epoch (from 1), batches (in it), seconds (since the start), lr, train_objective, train_<term>,
     valid_objective, valid_<term>; a term called x_mse also gives x_rmse. Training figures are means over the
-    epoch, while the weights changed.
+    epoch, while the weights changed; those of validation belong to the averaged weights where an average is kept.
 
     Attributes
     ----------
@@ -75,6 +76,7 @@ class _Run:
     seconds: float = 0.0
     sums: dict[str, Term] = field(default_factory=dict)
     history: History = field(default_factory=History)
+    average: list[Tensor] = field(default_factory=list)  # of each parameter; empty if none is kept
     best_objective: float = math.inf
     best_weights: dict[str, Any] = field(default_factory=dict)
 
@@ -117,6 +119,11 @@ class Trainer:
         data).
     clip_norm : float, optional
         Largest norm of the gradient; a longer one is scaled down (Pascanu et al., ICML 2013, algorithm 1).
+    average_epochs : float, optional
+        Keep an exponential moving average of the parameters over so many epochs, of the last tenth of the steps at
+        first. Validation, `patience` and the model in the end have the averaged parameters, which are close to a
+        minimum that the parameters themselves circle at the distance that the learning rate sets (Polyak and Juditsky,
+        SIAM J. Control Optim. 30, 838 (1992)). Buffers are not averaged.
     minutes : float, optional
         Stop when so much time has passed, also within an epoch. Time before a resume counts.
     seed : int
@@ -170,6 +177,7 @@ class Trainer:
         weight_schedule: Callable[[float], Mapping[str, float]] | None = None,
         patience: int | None = None,
         clip_norm: float | None = None,
+        average_epochs: float | None = None,
         minutes: float | None = None,
         seed: int = 0,
         directory: str | Path | None = None,
@@ -187,9 +195,13 @@ class Trainer:
         ):
             if value is not None and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
-        for name, number in (("clip_norm", clip_norm), ("minutes", minutes)):
-            if number is not None and not number > 0:
-                raise ValueError(f"{name} must be positive, got {number}; leave it out for no limit")
+        for name, number, absence in (
+            ("clip_norm", clip_norm, "limit"),
+            ("minutes", minutes, "limit"),
+            ("average_epochs", average_epochs, "average"),
+        ):
+            if number is not None and not 0 < number < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {number}; leave it out for no {absence}")
         if not checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds must be 0 or more, got {checkpoint_seconds}")
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -212,6 +224,7 @@ class Trainer:
         self.model, self.loss, self.optimizer, self.scheduler = model, loss, optimizer, scheduler
         self.batch_size, self.max_epochs, self.patience = batch_size, max_epochs, patience
         self.lr_schedule, self.weight_schedule, self.clip_norm = lr_schedule, weight_schedule, clip_norm
+        self.average_epochs = average_epochs
         self.minutes, self.seed, self.checkpoint_seconds = minutes, seed, checkpoint_seconds
         self.directory = None if directory is None else Path(directory)
         self.progress, self.description = progress, description
@@ -222,6 +235,7 @@ class Trainer:
             "max_epochs": max_epochs,
             "patience": patience,
             "clip_norm": clip_norm,
+            "average_epochs": average_epochs,
             "minutes": minutes,
             "seed": seed,
             "optimizer": type(optimizer).__name__,
@@ -327,6 +341,8 @@ class Trainer:
             run = self._restore(state)
         elif self._processes.size > 1:
             self.model.load_state_dict(self._processes.broadcast(_copy(self.model.state_dict())))
+        if self.average_epochs is not None and state is None:
+            run.average = [p.detach().clone() for p in self._parameters]
         self._good = _copy(self.model.state_dict())
         if self.directory is not None and self._processes.rank == 0:
             # lines after the checkpoint will come again
@@ -404,6 +420,12 @@ class Trainer:
 
         self.optimizer.step(closure)
         add(run.sums, evaluations[0])
+        if self.average_epochs is not None:
+            n_steps = (run.epoch - 1) * n_batches + run.batch + 1
+            # the start is forgotten sooner than the horizon alone would allow
+            part = min(1.0, max(1.0 / (self.average_epochs * n_batches), 10.0 / (n_steps + 9.0)))
+            with torch.no_grad():
+                torch._foreach_lerp_(run.average, self._parameters, part)
         if self.scheduler is not None:
             self.scheduler.step()
 
@@ -422,14 +444,16 @@ class Trainer:
         figures = {"train_objective": train_objective} | {f"train_{k}": v for k, v in means(run.sums).items()}
         decisive = train_objective
         if valid is not None:
-            validation = self._evaluate(valid, run.epoch)
+            with self._averaged(run):
+                validation = self._evaluate(valid, run.epoch)
             figures |= {f"valid_{name}": value for name, value in validation.items()}
             decisive = validation["objective"]
         run.seconds = self._processes.broadcast(time.monotonic() - started)
         history = run.history
         if decisive < run.best_objective or not history.best_epoch:
             run.best_objective, history.best_epoch = decisive, run.epoch
-            run.best_weights = _copy(self.model.state_dict())
+            with self._averaged(run):
+                run.best_weights = _copy(self.model.state_dict())
         record = {
             "epoch": run.epoch,
             "batches": run.batch,
@@ -480,6 +504,16 @@ class Trainer:
         for terms in parts:
             add(sums, terms)
         return {"objective": float(objective(sums, weights))} | means(sums)
+
+    @contextmanager
+    def _averaged(self, run: _Run) -> Iterator[None]:
+        """The model with the averaged parameters, if an average is kept."""
+        own = [p.detach().clone() for p in self._parameters] if run.average else []
+        _assign(self._parameters, run.average)
+        try:
+            yield
+        finally:
+            _assign(self._parameters, own)
 
     def _seed(self, seed: int) -> None:
         # not torch.manual_seed: it also visits devices that are not used, which takes longer than a small step
@@ -547,6 +581,7 @@ class Trainer:
             "history": list(run.history),
             "best_epoch": run.history.best_epoch,
             "stopped_by": run.history.stopped_by,
+            "average": run.average,
             "best_objective": run.best_objective,
             "best_weights": run.best_weights,
             "environment": environment(self._processes.size),
@@ -576,12 +611,19 @@ class Trainer:
                 for name, (total, count, weight) in state["sums"].items()
             },
             history=history,
+            average=[t.to(device) for t in state["average"]],
             best_objective=state["best_objective"],
             best_weights=state["best_weights"],
         )
 
     def _weights_are_finite(self) -> bool:
         return all(bool(torch.isfinite(p).all()) for p in self._parameters)
+
+
+def _assign(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=False):
+            parameter.copy_(value)
 
 
 def _n_batches(dataset: Dataset, batch_size: int) -> int:

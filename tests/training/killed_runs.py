@@ -43,6 +43,7 @@ def fit(directory, checkpoint_seconds, ready=None):
         lr_schedule=cosine(warmup=0.1),
         batch_size=8,
         max_epochs=12,
+        average_epochs=2.0,
         directory=directory,
         checkpoint_seconds=checkpoint_seconds,
     )

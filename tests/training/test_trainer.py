@@ -188,6 +188,81 @@ def test_lr_schedule_multiplies_every_groups_rate():
     np.testing.assert_allclose(seen, np.outer([1.0, 0.75, 0.5, 0.25], [0.1, 0.01]))
 
 
+def averages_of_a_descent(lr, horizon, n):
+    """Moving averages of (1 - lr)^t for t = 0 … n."""
+    average, found = 1.0, [1.0]
+    for step in range(1, n + 1):
+        part = min(1.0, max(1 / horizon, 10 / (step + 9)))
+        average = (1 - part) * average + part * (1 - lr) ** step
+        found.append(average)
+    return found
+
+
+# three steps an epoch; the last horizon is longer than the run, which then forgets its start by the rule alone
+@pytest.mark.parametrize("average_epochs", [0.1, 2.0, 100.0])
+def test_the_moving_average_of_the_weights_is_validated_and_kept(average_epochs):
+    lr, model = 0.05, Parabola()
+    trainer = Trainer(
+        model,
+        half_square,
+        torch.optim.SGD(model.parameters(), lr=lr),
+        batch_size=1,
+        max_epochs=12,
+        average_epochs=average_epochs,
+    )
+    history = trainer.fit(point(3), point())
+    expected = averages_of_a_descent(lr, 3 * average_epochs, 36)
+    found = [record["valid_energy"] for record in history]
+    np.testing.assert_allclose(found, 0.5 * np.square(expected[3::3]), rtol=1e-12)
+    assert model.w.item() == pytest.approx(expected[-1], rel=1e-12)
+    # training itself goes on from the weights, not from their average
+    own = 0.5 * (1 - lr) ** (2 * np.arange(36))
+    np.testing.assert_allclose([record["train_energy"] for record in history], own.reshape(12, 3).mean(1), rtol=1e-12)
+
+
+def test_the_average_is_nearer_to_the_minimum_than_weights_that_circle_it():
+    data = regression(200)
+    distance = []
+    for average_epochs in (None, 10.0):
+        model = linear()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        trainer = Trainer(model, mse, optimizer, batch_size=2, max_epochs=40, average_epochs=average_epochs)
+        trainer.fit(data)
+        distance.append(np.linalg.norm(weights_of(model) - solution(data)))
+    assert distance[1] < 0.5 * distance[0]
+
+
+def test_what_an_average_stops_by_is_its_own_best():
+    model = Parabola()
+    trainer = Trainer(
+        model,
+        scripted([5.0, 3.0, 4.0, 2.0, 2.0, 9.0, 2.5]),
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        batch_size=1,
+        max_epochs=100,
+        patience=3,
+        average_epochs=2.0,
+    )
+    history = trainer.fit(point(), point())
+    assert (history.stopped_by, history.best_epoch, len(history)) == ("patience", 4, 7)
+    # the weight is 1 - t; all parts of the first four steps are 10 / (step + 9)
+    average = 1.0
+    for step in range(1, 5):
+        average += 10 / (step + 9) * (1 - step - average)
+    assert model.w.item() == pytest.approx(average, rel=1e-12)
+
+
+def test_buffers_are_not_averaged():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)).double()
+    Trainer(model, mse, adam(model), batch_size=5, max_epochs=2, average_epochs=1.0).fit(regression(20))
+    plain = torch.nn.BatchNorm1d(3).double()
+    for _ in range(2):
+        for _ in range(4):
+            plain(regression(20).inputs[:5])
+    assert model[0].num_batches_tracked.item() == plain.num_batches_tracked.item() == 8
+
+
 def test_parameters_outside_the_optimiser_stay():
     model = linear()
     optimizer = torch.optim.SGD([model.weight], lr=0.1)
@@ -600,14 +675,15 @@ def crashing_after(n_calls):
 
 
 # 5 training and 2 validation batches per epoch: in a first step, between steps, in a validation, in the last
+@pytest.mark.parametrize("average_epochs", [None, 1.5])
 @pytest.mark.parametrize("n_calls", [0, 1, 3, 5, 6, 7, 8, 20, 27])
-def test_a_run_that_crashed_continues_to_the_same_bits(n_calls, tmp_path):
+def test_a_run_that_crashed_continues_to_the_same_bits(n_calls, average_epochs, tmp_path):
     data, valid = regression(), regression(9, seed=1)
-    straight = make(tmp_path / "straight")
+    straight = make(tmp_path / "straight", average_epochs=average_epochs)
     expected = straight.fit(data, valid)
     with pytest.raises(StopTest):
-        make(tmp_path / "run", loss=crashing_after(n_calls)).fit(data, valid)
-    resumed = make(tmp_path / "run")
+        make(tmp_path / "run", average_epochs=average_epochs, loss=crashing_after(n_calls)).fit(data, valid)
+    resumed = make(tmp_path / "run", average_epochs=average_epochs)
     history = resumed.fit(data, valid, resume=True)
     np.testing.assert_array_equal(weights_of(resumed.model), weights_of(straight.model))
     assert without_clock(history) == without_clock(expected)
@@ -676,6 +752,7 @@ CHANGES = {
     "batch_size": (9, "batch_size: 8 in the checkpoint, 9 now"),
     "seed": (1, "seed: 0 in the checkpoint, 1 now"),
     "max_epochs": (5, "max_epochs: 4 in the checkpoint, 5 now"),
+    "average_epochs": (2.0, "average_epochs: None in the checkpoint, 2.0 now"),
     "minutes": (1.0, "minutes: None in the checkpoint, 1.0 now"),
     "scheduler": (None, "scheduler.class: CosineAnnealingLR in the checkpoint, absent now"),
     "config": ({"model": {"hidden": [7]}}, r"config\.model\.hidden: \[6\] in the checkpoint, \[7\] now"),
@@ -816,6 +893,8 @@ def test_bar_in_a_terminal_unless_switched_off(capsys, monkeypatch):
         ("clip_norm", 0.0),
         ("clip_norm", math.nan),
         ("minutes", 0.0),
+        ("average_epochs", 0.0),
+        ("average_epochs", math.inf),
         ("checkpoint_seconds", -1.0),
     ],
 )

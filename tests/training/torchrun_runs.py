@@ -83,6 +83,7 @@ def adamw(folder, rank, loss=loss, resume=False):
         batch_size=8,
         max_epochs=6,
         clip_norm=0.5,
+        average_epochs=2.0,
         lr_schedule=cosine(),
         weight_schedule=lambda fraction: {"some": 1 - 0.5 * fraction},
         directory=folder,
