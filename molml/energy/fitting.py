@@ -54,8 +54,9 @@ HIDDEN = (64, 64)
 LEARNING_RATE = 1e-3
 VALID_FRACTION = 0.1
 START = "start.molml"
-_ATOM_EPOCHS = 1.5e6  # atoms times epochs of a fit without any limit given
-_MAX_EPOCHS = 400
+_ATOM_EPOCHS = 6e5  # atoms times epochs; with more, networks fit their training forces ever better and others worse
+# of the weights: a few dozen structures of validation cannot tell the good among weights that jump from step to step
+_AVERAGE_EPOCHS = 4.0
 # energies enter gently and count in full at the end: forces say more of the form, energies of the level
 _ENERGY_FIRST = 1.0 / 15.0
 _TRUSTED_RATIO = 5.0
@@ -128,9 +129,9 @@ def fit(
     members : int
         More than one gives a committee, each member without a different part of the training data.
     minutes : float, optional
-        Wall-clock time for everything. The clock then decides when training ends, so runs differ in the last digits.
+        Most wall-clock time for everything. Where it ends the training, runs differ in the last digits.
     epochs : int, optional
-        Passes over the data per network; by default so many that 1.5 million atoms are seen (30 to 300 passes).
+        Passes over the data per network; by default so many that 600,000 atoms are seen (30 to 300 passes).
     functions : SymmetryFunctions, optional
         Use these instead of choosing.
     n_functions : int, optional
@@ -388,7 +389,7 @@ def _train(
     share, kept = n_atoms / (n_atoms + n_judged), options.derivatives
     featurised = FeaturisedDataset(train, potential.kernel, memory=share * options.memory, derivatives=kept)
     if epochs is None:
-        epochs = _MAX_EPOCHS if minutes is not None else int(np.clip(_ATOM_EPOCHS / n_atoms, 30, 300))
+        epochs = int(np.clip(_ATOM_EPOCHS / n_atoms, 30, 300))
     trainer = Trainer(
         potential,
         loss,
@@ -401,6 +402,7 @@ def _train(
             if loss.forces_weight and energy_weight
             else None
         ),
+        average_epochs=_AVERAGE_EPOCHS,
         minutes=minutes,
         seed=seed + member,
         directory=folder if folder is None or members == 1 else folder / f"member-{member + 1}",
