@@ -164,6 +164,14 @@ class MoleculeDataset:
         return MoleculeBatch(torch.from_numpy(tokens), graph, torch.from_numpy(self._properties[chosen]))
 
 
+def on_device(batch: MoleculeBatch, device: torch.device) -> MoleculeBatch:
+    """The batch on another device; the same object if it is there."""
+    if batch.tokens.device == device:
+        return batch
+    graph = None if batch.graph is None else Graphs(*(tensor.to(device) for tensor in batch.graph))
+    return MoleculeBatch(batch.tokens.to(device), graph, batch.properties.to(device))
+
+
 def _graphs(smiles: Sequence[str], progress: bool | None, most: int = 2000) -> Graphs:
     """Graphs of molecules, with atoms numbered within each molecule, made by parts: Mols are large."""
     from tqdm import tqdm

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,17 +14,55 @@ from torch import Tensor
 
 from molml.molecules.data import as_molecules, canonical, normalise, read_molecules, split_by_hash
 from molml.molecules.dataset import MoleculeDataset
-from molml.molecules.loss import ELBO
+from molml.molecules.language import LanguageModel
+from molml.molecules.loss import ELBO, NextToken, log_density
 from molml.molecules.model import MoleculeVAE
 from molml.molecules.names import NAMES
 from molml.molecules.tokens import Tokenizer
-from molml.training import Trainer, cosine
+from molml.nn import CouplingFlow, gaussian
+from molml.training import ArrayDataset, Trainer, cosine
 
 LEARNING_RATE = 2e-3
-# the recipe of the model that comes with the package: how often the drugs are seen, and the share of QM9
-DRUGS, SMALL, MIN_COUNT = 4, 0.08, 20
 CLIP_NORM = 20.0
 MAX_EPOCHS = 100_000
+# the recipe of the model that comes with the package: how often the drugs are seen, and the share of QM9
+DRUGS, SMALL, MIN_COUNT = 4, 0.08, 20
+# the learned prior: codes that it is fitted to, at most, and share of the time it takes
+CODES, PRIOR_BATCH, PRIOR_RATE, PRIOR_SHARE = 200_000, 512, 2e-3, 0.05
+
+
+class LatentStatistics(NamedTuple):
+    """Whether and how a model uses its code.
+
+    Attributes
+    ----------
+    kl : array, shape (n_latent,), nats
+        KL(q(z|x) ‖ N(0, 1)) of every dimension, averaged over the molecules.
+    active_units : int
+        Dimensions whose mean has a variance above 0.01 over the molecules (Burda et al., ICLR 2016, section 5).
+        None, or a divergence near 0, is the collapse of the posterior: the decoder ignores the code.
+    """
+
+    kl: np.ndarray
+    active_units: int
+
+
+def latent_statistics(model: MoleculeVAE, dataset: MoleculeDataset) -> LatentStatistics:
+    """Divergence and active units of a model on some molecules.
+
+    Parameters
+    ----------
+    model : MoleculeVAE
+    dataset : MoleculeDataset
+        Of at least two molecules, made by ``model.dataset``.
+
+    Returns
+    -------
+    LatentStatistics
+    """
+    mean, logvar = model.posterior(dataset)
+    kl = gaussian.kl_divergence(mean[..., None], logvar[..., None]).double().mean(0)
+    return LatentStatistics(kl.numpy(), int((mean.double().var(0) > 0.01).sum()))
 
 
 def train(
@@ -40,13 +78,16 @@ def train(
     free_nats: float = 0.0,
     word_dropout: float = 0.1,
     warm_up: float = 0.5,
+    property_weight: float = 1.0,
     batch_size: int = 128,
     learning_rate: float = LEARNING_RATE,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
     valid_fraction: float = 0.01,
     model: MoleculeVAE | None = None,
+    prior: bool = True,
     precision: torch.dtype | None = None,
+    device: str = "cpu",
     directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     seed: int = 0,
@@ -56,7 +97,7 @@ def train(
 
     The learning rate rises over 2 % of the time and falls along half a cosine wave to 2 % of itself; the weight of the
     divergence rises to `beta`. The weights kept are those with the best evidence lower bound of molecules that are
-    held out by a hash of their SMILES.
+    held out by a hash of their SMILES. Several processes started by torchrun work as one.
 
     Parameters
     ----------
@@ -71,7 +112,7 @@ def train(
         What the decoder writes.
     n_latent, hidden : int
         Widths of the code and of the decoder's state.
-    beta, free_nats, word_dropout : float
+    beta, free_nats, word_dropout, property_weight : float
         See `ELBO`.
     warm_up : float
         Fraction of the time in which the weight of the divergence rises.
@@ -85,8 +126,12 @@ def train(
         Share of the molecules to hold out; 0 keeps the weights with the best training figures instead.
     model : MoleculeVAE, optional
         Trained further, with its own vocabulary and sizes; molecules with other tokens are left out.
+    prior : bool
+        Fit a learned prior to the codes at the end, for a twentieth of the time in addition.
     precision : torch.dtype, optional
         As in `ELBO`; by default bfloat16 where the processor multiplies in it, else float32.
+    device : str
+        Such as "cuda".
     directory : path-like, optional
         Folder for the checkpoint and the history.
     resume : bool
@@ -98,7 +143,7 @@ def train(
     Returns
     -------
     MoleculeVAE
-        In evaluation mode; its metadata tell how it was trained.
+        In evaluation mode, on the CPU; its metadata tell how it was trained.
 
     Raises
     ------
@@ -107,56 +152,157 @@ def train(
     TrainingInterrupted, ResumeError, TrainingDivergedError
         See `Trainer.fit`.
     """
-    if not minutes > 0:
-        raise ValueError(f"minutes must be positive, got {minutes}")
     names = list(properties or {})
-    values = np.array([list(map(float, column)) for column in (properties or {}).values()], np.float64)
-    values = values.reshape(len(names), -1).T if names else np.zeros((len(smiles), 0))
-    if len(values) != len(smiles):
-        raise ValueError(f"properties must have a number per molecule, {len(smiles)}, got {len(values)}")
+    values = _table(properties or {}, len(smiles))
     tokenizer = Tokenizer.from_strings(smiles, kind, min_count) if model is None else model.tokenizer
-    known = [index for index, text in enumerate(smiles) if not tokenizer.unknown(text)]
-    smiles, values = [smiles[index] for index in known], values[known]
-    rest, held_out = np.arange(len(smiles)), np.arange(0)
-    if valid_fraction:
-        rest, held_out = split_by_hash(smiles, valid_fraction)
-    if len(rest) == 0 or (valid_fraction and len(held_out) == 0):
-        raise ValueError(
-            f"training needs molecules on both sides of the split, got {len(rest)} and {len(held_out)} to hold out; "
-            "give more molecules, or another valid_fraction"
-        )
+    parts = _split(smiles, tokenizer, valid_fraction)
     if model is None:
         model = MoleculeVAE(tokenizer, encoder=encoder, n_latent=n_latent, hidden=hidden, properties=names, seed=seed)
-        with torch.no_grad():
-            mean, std = np.nanmean(values[rest], 0), np.nanstd(values[rest], 0)
-            cast(Tensor, model.property_mean).copy_(torch.from_numpy(mean))
-            cast(Tensor, model.property_std).copy_(torch.from_numpy(np.where(std > 0, std, 1.0)))
+        _scale_properties(model, values[parts.train])
     elif names != model.properties:
         raise ValueError(f"properties must be those of the model, {model.properties}, got {names}")
-    data = MoleculeDataset(smiles, tokenizer, graphs=model.kind == "graph", properties=values, progress=progress)
-    # a molecule that stands there several times is held out once
-    held_out = held_out[np.unique([smiles[index] for index in held_out], return_index=True)[1]]
-    precision = fast_precision() if precision is None else precision
-    loss = ELBO(beta=beta, free_nats=free_nats, word_dropout=word_dropout, precision=precision)
-    trainer = Trainer(
+    data = model.dataset([smiles[i] for i in parts.all], values[parts.all], progress=progress)
+    loss = ELBO(
+        beta=beta,
+        free_nats=free_nats,
+        word_dropout=word_dropout,
+        property_weight=property_weight,
+        precision=fast_precision() if precision is None else precision,
+    )
+    options = {
+        "beta": beta,
+        "free_nats": free_nats,
+        "word_dropout": word_dropout,
+        "property_weight": property_weight,
+        "warm_up": warm_up,
+    }
+    n_train = len(parts.train)
+    fit = _trainer(
         model,
         loss,
-        torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99)),
-        batch_size=batch_size,
-        max_epochs=max_epochs,
-        lr_schedule=cosine(warmup=0.02, end=0.02),
         weight_schedule=loss.warm_up(warm_up),
+        minutes=minutes,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_epochs=max_epochs,
+        device=device,
+        directory=directory,
+        options=options | {"precision": str(loss.precision)},
+        smiles=[smiles[i] for i in parts.all],
+        seed=seed,
+        progress=progress,
+    )
+    history = fit.fit(
+        data.subset(range(n_train)), data.subset(range(n_train, len(data))) if len(parts.valid) else None, resume=resume
+    )
+    model.to("cpu").eval()
+    model.metadata |= {"training": _description(history, parts, options, minutes, seed)}
+    if prior:
+        fit_prior(model, data.subset(range(n_train)), minutes=PRIOR_SHARE * minutes, seed=seed, progress=progress)
+    return model
+
+
+def train_language(
+    smiles: Sequence[str],
+    *,
+    minutes: float,
+    kind: Literal["smiles", "selfies"] = "smiles",
+    hidden: int = 512,
+    batch_size: int = 128,
+    learning_rate: float = LEARNING_RATE,
+    max_epochs: int = MAX_EPOCHS,
+    min_count: int = 1,
+    valid_fraction: float = 0.01,
+    precision: torch.dtype | None = None,
+    device: str = "cpu",
+    directory: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> LanguageModel:
+    """Train a language model within a given time; parameters and errors as of `train`.
+
+    Returns
+    -------
+    LanguageModel
+        In evaluation mode, on the CPU.
+    """
+    tokenizer = Tokenizer.from_strings(smiles, kind, min_count)
+    parts = _split(smiles, tokenizer, valid_fraction)
+    model = LanguageModel(tokenizer, hidden=hidden, seed=seed)
+    known = [smiles[i] for i in parts.all]
+    data = MoleculeDataset(known, tokenizer, graphs=False, progress=progress)
+    n_train = len(parts.train)
+    loss = NextToken(precision=fast_precision() if precision is None else precision)
+    history = _trainer(
+        model,
+        loss,
+        weight_schedule=None,
+        minutes=minutes,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        max_epochs=max_epochs,
+        device=device,
+        directory=directory,
+        options={"precision": str(loss.precision)},
+        smiles=known,
+        seed=seed,
+        progress=progress,
+    ).fit(
+        data.subset(range(n_train)), data.subset(range(n_train, len(data))) if len(parts.valid) else None, resume=resume
+    )
+    model.metadata |= {"training": _description(history, parts, {}, minutes, seed)}
+    return model.to("cpu").eval()
+
+
+def fit_prior(
+    model: MoleculeVAE,
+    dataset: MoleculeDataset,
+    *,
+    minutes: float,
+    max_epochs: int = MAX_EPOCHS,
+    seed: int = 0,
+    progress: bool | None = None,
+) -> None:
+    """Give a model a learned prior: a normalizing flow fitted to samples of q(z|x) of many molecules.
+
+    Parameters
+    ----------
+    model : MoleculeVAE
+        Changed in place.
+    dataset : MoleculeDataset
+        Made by ``model.dataset``; 200,000 molecules of it at most are used.
+    minutes : float
+    max_epochs : int
+    seed : int
+    progress : bool, optional
+
+    References
+    ----------
+    Aggregated posterior: Hoffman and Johnson, NeurIPS 2016 workshop; Tomczak and Welling, AISTATS 2018.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(dataset))[:CODES]
+    mean, logvar = model.posterior(dataset.subset(chosen))
+    codes = gaussian.sample(mean, logvar, generator=torch.Generator().manual_seed(seed))
+    flow = CouplingFlow(model.n_latent, hidden=(128, 128), seed=seed)
+    flow.set_scale(codes)
+    n_valid = len(codes) // 50
+    parts = [ArrayDataset(part, part) for part in (codes[n_valid:], codes[:n_valid])]
+    Trainer(
+        flow,
+        log_density,
+        torch.optim.Adam(flow.parameters(), lr=PRIOR_RATE),
+        batch_size=PRIOR_BATCH,
+        max_epochs=max_epochs,
+        lr_schedule=cosine(warmup=0.02),
         clip_norm=CLIP_NORM,
         minutes=minutes,
         seed=seed,
-        directory=None if directory is None else Path(directory),
-        config={**model.config, "beta": beta, "free_nats": free_nats, "word_dropout": word_dropout, "warm_up": warm_up}
-        | {"precision": str(precision)},
-        data_hash=hashlib.sha256("\n".join(smiles).encode()).hexdigest(),
         progress=progress,
-    )
-    trainer.fit(data.subset(rest), data.subset(held_out) if len(held_out) else None, resume=resume)
-    return model.eval()
+        description="prior",
+    ).fit(parts[0], parts[1] if n_valid else None)
+    model.prior = flow.eval()
 
 
 def druglike_recipe(
@@ -223,3 +369,96 @@ def druglike_recipe(
 def fast_precision() -> torch.dtype:
     """bfloat16 where this processor multiplies in it (AVX512-BF16 or AMX), else float32."""
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+class _Parts(NamedTuple):
+    """Indices of molecules to train on and to hold out, all of these in that order, and how many were left out."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    all: np.ndarray
+    n_unknown: int
+
+
+def _split(smiles: Sequence[str], tokenizer: Tokenizer, fraction: float) -> _Parts:
+    known = np.array([index for index, text in enumerate(smiles) if not tokenizer.unknown(text)], np.int64)
+    rest, held_out = known, known[:0]
+    if fraction:
+        parts = split_by_hash([smiles[index] for index in known], fraction)
+        rest, held_out = known[parts[0]], known[parts[1]]
+        # a molecule that stands there several times is held out once
+        held_out = held_out[np.sort(np.unique([smiles[index] for index in held_out], return_index=True)[1])]
+    if len(rest) == 0 or (fraction and len(held_out) == 0):
+        raise ValueError(
+            f"training needs molecules on both sides of the split, got {len(rest)} and {len(held_out)} to hold out; "
+            "give more molecules, or another valid_fraction (0 holds none out)"
+        )
+    return _Parts(rest, held_out, np.concatenate([rest, held_out]), len(smiles) - len(known))
+
+
+def _table(properties: Mapping[str, Sequence[float]], n: int) -> np.ndarray:
+    """Columns of properties as an array of shape (n, n_properties)."""
+    for name, column in properties.items():
+        if len(column) != n:
+            raise ValueError(f"property {name!r} must have a number per molecule, {n}, got {len(column)}")
+    values = np.array([np.asarray(column, np.float64) for column in properties.values()])
+    return values.reshape(len(properties), n).T
+
+
+def _scale_properties(model: MoleculeVAE, values: np.ndarray) -> None:
+    """Mean and standard deviation of the known values become those of the model."""
+    for index, name in enumerate(model.properties):
+        known = values[np.isfinite(values[:, index]), index]
+        if len(known) < 2 or known.std() == 0:
+            raise ValueError(f"property {name!r} must have at least two different values, got {len(known)} known ones")
+        cast(Tensor, model.property_mean)[index] = float(known.mean())
+        cast(Tensor, model.property_std)[index] = float(known.std())
+
+
+def _trainer(
+    model: MoleculeVAE | LanguageModel,
+    loss: ELBO | NextToken,
+    *,
+    weight_schedule: Callable[[float], dict[str, float]] | None,
+    minutes: float,
+    batch_size: int,
+    learning_rate: float,
+    max_epochs: int,
+    device: str,
+    directory: str | os.PathLike[str] | None,
+    options: dict[str, Any],
+    smiles: Sequence[str],
+    seed: int,
+    progress: bool | None,
+) -> Trainer:
+    model.to(device)
+    return Trainer(
+        model,
+        loss,
+        torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99)),
+        batch_size=batch_size,
+        max_epochs=max_epochs,
+        lr_schedule=cosine(warmup=0.02, end=0.02),
+        weight_schedule=weight_schedule,
+        clip_norm=CLIP_NORM,
+        minutes=minutes,
+        seed=seed,
+        directory=None if directory is None else Path(directory),
+        config=model.config | options,
+        data_hash=hashlib.sha256("\n".join(smiles).encode()).hexdigest(),
+        progress=progress,
+    )
+
+
+def _description(history: Any, parts: _Parts, options: dict[str, Any], minutes: float, seed: int) -> dict[str, Any]:
+    best = history[history.best_epoch - 1]
+    return {
+        "n_train": len(parts.train),
+        "n_valid": len(parts.valid),
+        "n_unknown_tokens": parts.n_unknown,
+        "minutes": minutes,
+        "seed": seed,
+        "epochs": len(history),
+        "best": {key: value for key, value in best.items() if value is not None},
+        **options,
+    }

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from molml.molecules.dataset import MoleculeBatch, on_device
 from molml.molecules.decoder import END, PAD, START
 from molml.nn import gaussian
 from molml.training import Term
-
-if TYPE_CHECKING:
-    from molml.molecules.dataset import MoleculeBatch
 
 
 @final
@@ -70,14 +68,14 @@ class ELBO:
         self.property_weight, self.precision = float(property_weight), precision
 
     def __call__(self, model: Any, batch: MoleculeBatch) -> dict[str, Term]:
-        n = len(batch.tokens)
+        n, batch = len(batch.tokens), on_device(batch, model.decoder.output.weight.device)
         with autocast(batch.tokens.device.type, self.precision):
             mean, logvar = model.encode_batch(batch)
             z = gaussian.sample(mean, logvar)
             logits = model.decoder(_read(batch.tokens, self.word_dropout if model.training else 0.0), z)
         divergence = gaussian.kl_divergence(mean, logvar).sum()
         terms = {
-            "cross_entropy": Term(cross_entropy(logits, batch.tokens), n),
+            "cross_entropy": Term(token_losses(logits, batch.tokens).sum(), n),
             "kl": Term(divergence, n, 0.0 if self.free_nats else self.beta),
         }
         if self.free_nats:
@@ -114,6 +112,11 @@ class ELBO:
         return weights
 
 
+def log_density(model: Any, batch: Any) -> dict[str, Term]:
+    """Negative log density of codes under a learned prior, in nats, for a batch (codes,) of an ArrayDataset."""
+    return {"code": Term(-model.log_density(batch[0]).sum(), len(batch[0]))}
+
+
 @final
 class NextToken:
     """Cross-entropy of a language model per molecule, in nats.
@@ -129,13 +132,14 @@ class NextToken:
         self.precision = precision
 
     def __call__(self, model: Any, batch: MoleculeBatch) -> dict[str, Term]:
+        batch = on_device(batch, model.decoder.output.weight.device)
         with autocast(batch.tokens.device.type, self.precision):
             logits = model.decoder(batch.tokens[:, :-1])
-        return {"cross_entropy": Term(cross_entropy(logits, batch.tokens), len(batch.tokens))}
+        return {"cross_entropy": Term(token_losses(logits, batch.tokens).sum(), len(batch.tokens))}
 
 
-def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
-    """-Σ log p of every token after the first, padding left out, in nats.
+def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
+    """-log p of every token after the first, in nats; 0 for padding.
 
     Parameters
     ----------
@@ -144,11 +148,12 @@ def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
 
     Returns
     -------
-    Tensor, shape ()
+    Tensor, shape (n, length), float32
     """
-    return functional.cross_entropy(
-        logits.float().flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD, reduction="sum"
+    losses = functional.cross_entropy(
+        logits.float().flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD, reduction="none"
     )
+    return losses.view(len(tokens), -1)
 
 
 def autocast(device: str, precision: torch.dtype) -> torch.autocast:

@@ -12,17 +12,19 @@ from rdkit import Chem
 from torch import Tensor, nn
 
 from molml.io import Container, ModelFileError, save_container
-from molml.molecules.data import MoleculeError, as_molecules, canonical
+from molml.molecules.data import as_molecules, canonical
 from molml.molecules.dataset import ATOM_SIZES, BOND_SIZES, MoleculeBatch, MoleculeDataset
-from molml.molecules.decoder import END, START, Decoder
+from molml.molecules.decoder import Decoder
 from molml.molecules.encoders import ENCODERS, ConvolutionalEncoder, GraphEncoder, RecurrentEncoder
+from molml.molecules.generation import generate, molecules
 from molml.molecules.tokens import Tokenizer
-from molml.nn import MLP
+from molml.nn import MLP, CouplingFlow
 
 if TYPE_CHECKING:
-    pass
+    import pandas
 
-BATCH = 256
+ENCODED, DECODED = 256, 1024  # molecules at a time
+MOST_ROUNDS = 20
 
 
 @final
@@ -30,7 +32,8 @@ class MoleculeVAE(nn.Module):
     """Molecules as points of a space, and points as molecules.
 
     An encoder gives the normal distribution q(z|x) of a molecule's code, a recurrent decoder the canonical SMILES (or
-    SELFIES) of a code, token after token, and a small network properties of it.
+    SELFIES) of a code, token after token, and a small network properties of it. The codes of the training molecules
+    are seldom spread like N(0, 1) where reconstruction is good, so the prior can be a learned one.
 
     Parameters
     ----------
@@ -45,7 +48,7 @@ class MoleculeVAE(nn.Module):
         Names of properties to predict from the code.
     seed : int
         Of the initial weights.
-    metadata : dict, optional
+    metadata : mapping, optional
         JSON-able facts that travel with the model: hash of the data, metrics, licence.
 
     Attributes
@@ -53,10 +56,12 @@ class MoleculeVAE(nn.Module):
     decoder : Decoder
     predictor : MLP or None
         Code to standardised properties.
+    prior : CouplingFlow or None
+        Learned distribution of the codes; None stands for N(0, 1).
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         If a parameter is out of its range.
 
     References
@@ -78,15 +83,10 @@ class MoleculeVAE(nn.Module):
         super().__init__()
         if encoder not in ENCODERS:
             raise ValueError(f"encoder must be one of {', '.join(ENCODERS)}, got {encoder!r}")
-        if n_latent < 1:
-            raise ValueError(f"n_latent must be at least 1, got {n_latent}; LanguageModel is the model without a code")
-        if isinstance(properties, str):
-            raise TypeError(
-                f"properties must be a list of names, got the string {properties!r}; write [{properties!r}]"
-            )
-        self.tokenizer = tokenizer
-        self.n_latent, self.hidden, self.properties = n_latent, hidden, list(properties)
-        self.kind, self.metadata = encoder, dict(metadata or {})
+        if n_latent < 2:
+            raise ValueError(f"n_latent must be at least 2, got {n_latent}; LanguageModel is the model without a code")
+        self.tokenizer, self.kind, self.n_latent, self.hidden = tokenizer, encoder, n_latent, hidden
+        self.metadata = dict(metadata or {})
         n = len(tokenizer)
         self.encoder: nn.Module
         if encoder == "graph":
@@ -96,36 +96,59 @@ class MoleculeVAE(nn.Module):
         else:
             self.encoder = RecurrentEncoder(n, n_latent, seed=seed)
         self.decoder = Decoder(n, n_latent, hidden=hidden, seed=seed + 1)
-        self.predictor = MLP(n_latent, [64, 64], len(self.properties), seed=seed + 2) if self.properties else None
+        self.prior: CouplingFlow | None = None
+        self.set_properties(properties, seed=seed + 2)
+
+    def set_properties(self, names: Sequence[str], *, seed: int = 0) -> None:
+        """Predict these properties from now on, by a new, untrained network."""
+        if isinstance(names, str):
+            raise TypeError(f"properties must be a list of names, got the string {names!r}; write [{names!r}]")
+        self.properties = list(names)
+        self.predictor = MLP(self.n_latent, [64, 64], len(names), seed=seed) if self.properties else None
         self.register_buffer("property_mean", torch.zeros(len(self.properties)))
         self.register_buffer("property_std", torch.ones(len(self.properties)))
 
     @property
     def config(self) -> dict[str, Any]:
         """JSON-able description that, with the tensors, rebuilds the model."""
+        prior = None if self.prior is None else {"n_layers": self.prior.n_layers, "hidden": list(self.prior.hidden)}
         return {
             "tokenizer": self.tokenizer.config,
             "encoder": self.kind,
             "n_latent": self.n_latent,
             "hidden": self.hidden,
             "properties": self.properties,
+            "prior": prior,
         }
 
     def encode_batch(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the code of every molecule of a batch, each of shape (n, n_latent)."""
         return cast("tuple[Tensor, Tensor]", self.encoder(batch))
 
-    def dataset(self, smiles: Sequence[str], properties: np.ndarray | None = None) -> MoleculeDataset:
+    def dataset(
+        self, smiles: Sequence[str], properties: np.ndarray | None = None, *, progress: bool | None = None
+    ) -> MoleculeDataset:
         """Data set of canonical SMILES, as this model reads them."""
-        return MoleculeDataset(smiles, self.tokenizer, graphs=self.kind == "graph", properties=properties)
+        return MoleculeDataset(
+            smiles, self.tokenizer, graphs=self.kind == "graph", properties=properties, progress=progress
+        )
 
-    @torch.no_grad()
-    def encode(self, molecules: object) -> np.ndarray:
-        """Codes of molecules: the means of q(z|x).
+    @torch.inference_mode()
+    def posterior(self, dataset: MoleculeDataset) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the code of every molecule of a data set, each of shape (n, n_latent)."""
+        mean = torch.empty(len(dataset), self.n_latent)
+        logvar = torch.empty_like(mean)
+        for indices in dataset.batches(ENCODED, None):
+            mean[indices], logvar[indices] = self.encode_batch(dataset.collate(indices.tolist()))
+        return mean, logvar
+
+    def encode(self, source: object) -> np.ndarray:
+        """Codes of molecules: the means of q(z|x), the same at every call.
 
         Parameters
         ----------
-        molecules : whatever `as_molecules` takes
+        source : Mol, str, or iterable of these
+            See `as_molecules`.
 
         Returns
         -------
@@ -136,26 +159,136 @@ class MoleculeVAE(nn.Module):
         MoleculeError
             If something is no molecule.
         UnknownTokenError
-            If a molecule has a token that the model does not know.
+            If a molecule has a token that the model does not know; it names both.
         """
-        smiles = [canonical(mol) for mol in as_molecules(molecules)]
+        smiles = [canonical(mol) for mol in as_molecules(source)]
         if not smiles:
             return np.zeros((0, self.n_latent))
-        dataset = self.dataset(smiles)
-        result = np.empty((len(smiles), self.n_latent))
-        for indices in dataset.batches(BATCH, None):
-            result[indices] = self.encode_batch(dataset.collate(indices.tolist()))[0].numpy()
-        return result
+        return self.posterior(self.dataset(smiles))[0].double().numpy()
 
-    @torch.no_grad()
-    def decode_strings(self, z: np.ndarray) -> list[str]:
-        """Greedy strings of codes."""
-        codes = torch.as_tensor(np.asarray(z), dtype=torch.float32)
-        ids = [_greedy(self.decoder, codes[i : i + 1024]) for i in range(0, len(codes), 1024)]
-        return [self.tokenizer.decode(row) for part in ids for row in part]
+    def decode(self, z: np.ndarray, *, mask: bool = True, beam: int = 1) -> list[Chem.Mol | None]:
+        """Molecules of codes: of each, token after token, the most probable string.
 
-    def decode(self, z: np.ndarray) -> list[Chem.Mol | None]:
-        """Molecules of codes, decoded greedily.
+        Parameters
+        ----------
+        z : array, shape (n, n_latent)
+        mask : bool
+            Allow only tokens after which the string can become a molecule.
+        beam : int
+            Width of the beam search; 1 is greedy.
+
+        Returns
+        -------
+        list of rdkit.Chem.Mol or None
+            None where the string is no molecule.
+
+        Raises
+        ------
+        ValueError
+            If the shape is wrong, or a number is not finite.
+        """
+        return molecules(self.decode_strings(z, mask=mask, beam=beam))
+
+    def decode_strings(self, z: np.ndarray, *, mask: bool = True, beam: int = 1) -> list[str]:
+        """The strings of which `decode` makes molecules; parameters and errors as there."""
+        codes = np.asarray(z, np.float32)
+        if codes.ndim != 2 or codes.shape[1] != self.n_latent:
+            raise ValueError(f"z must have shape (n, {self.n_latent}), got {codes.shape}")
+        return generate(
+            self.decoder, self.tokenizer, torch.from_numpy(codes.copy()), mask=mask, temperature=0.0, beam=beam
+        )
+
+    def reconstruct(self, source: object) -> list[Chem.Mol | None]:
+        """Molecules encoded and decoded again; parameters and errors as of `encode`."""
+        return self.decode(self.encode(source))
+
+    def sample_codes(self, n: int, *, seed: int = 0) -> np.ndarray:
+        """Codes drawn from the prior.
+
+        Parameters
+        ----------
+        n : int
+        seed : int
+
+        Returns
+        -------
+        array, shape (n, n_latent), float64
+        """
+        generator = torch.Generator().manual_seed(seed)
+        if self.prior is None:
+            return torch.randn(n, self.n_latent, generator=generator).double().numpy()
+        return self.prior.sample(n, generator=generator).double().numpy()
+
+    def sample(self, n: int, *, seed: int = 0, temperature: float = 0.0) -> list[Chem.Mol]:
+        """Different molecules, decoded from codes drawn from the prior.
+
+        Parameters
+        ----------
+        n : int
+        seed : int
+        temperature : float
+            Of the decoder; 0 decodes greedily, so that all chance is in the code.
+
+        Returns
+        -------
+        list of n rdkit.Chem.Mol
+            No two with one canonical SMILES.
+
+        Raises
+        ------
+        ValueError
+            If n or the temperature is negative, or the model does not know so many molecules.
+        """
+        if n < 0:
+            raise ValueError(f"n must be 0 or more, got {n}")
+        found: dict[str, Chem.Mol] = {}
+        for attempt in range(MOST_ROUNDS):
+            missing = n - len(found)
+            if missing == 0:
+                break
+            start = seed + 1_000_003 * attempt
+            codes = torch.from_numpy(self.sample_codes(missing + missing // 20 + 8, seed=start)).float()
+            strings = generate(self.decoder, self.tokenizer, codes, temperature=temperature, seed=start)
+            for mol in molecules(strings):
+                if mol is not None and len(found) < n:
+                    found.setdefault(canonical(mol), mol)
+        if len(found) < n:
+            raise ValueError(
+                f"the model gave only {len(found)} different molecules in {MOST_ROUNDS} rounds where {n} were asked "
+                "for; ask for fewer, raise the temperature, or train longer"
+            )
+        return list(found.values())
+
+    @torch.inference_mode()
+    def predict(self, source: object) -> pandas.DataFrame:
+        """Properties of molecules, from their codes.
+
+        Parameters
+        ----------
+        source : Mol, str, or iterable of these
+
+        Returns
+        -------
+        pandas.DataFrame, shape (n, n_properties)
+            Indexed by canonical SMILES.
+
+        Raises
+        ------
+        ValueError
+            If the model predicts no properties, and what `encode` raises.
+        """
+        import pandas
+
+        if self.predictor is None:
+            raise ValueError("this model predicts no properties; train it with some (fit(path, properties=[…]))")
+        smiles = [canonical(mol) for mol in as_molecules(source)]
+        return pandas.DataFrame(
+            self.predict_codes(self.encode(smiles)), index=pandas.Index(smiles, name="smiles"), columns=self.properties
+        )
+
+    @torch.inference_mode()
+    def predict_codes(self, z: np.ndarray) -> np.ndarray:
+        """Properties at codes.
 
         Parameters
         ----------
@@ -163,14 +296,13 @@ class MoleculeVAE(nn.Module):
 
         Returns
         -------
-        list of rdkit.Chem.Mol or None
-            None where the string is no molecule.
+        array, shape (n, n_properties), float64
         """
-        return [_molecule(text) for text in self.decode_strings(z)]
-
-    def reconstruct(self, molecules: object) -> list[Chem.Mol | None]:
-        """Molecules encoded and decoded again."""
-        return self.decode(self.encode(molecules))
+        if self.predictor is None:
+            raise ValueError("this model predicts no properties; train it with some (fit(path, properties=[…]))")
+        scaled = self.predictor(torch.as_tensor(np.asarray(z), dtype=torch.float32))
+        result = scaled * cast(Tensor, self.property_std) + cast(Tensor, self.property_mean)
+        return result.double().numpy()
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write to a model file; ``molml.load`` reads it."""
@@ -178,7 +310,13 @@ class MoleculeVAE(nn.Module):
 
     @classmethod
     def from_container(cls, container: Container) -> MoleculeVAE:
-        """Rebuild from a model file's content."""
+        """Rebuild from a model file's content.
+
+        Raises
+        ------
+        ModelFileError
+            If the file does not hold a whole model.
+        """
         config = container.config
         try:
             model = cls(
@@ -189,30 +327,9 @@ class MoleculeVAE(nn.Module):
                 properties=config["properties"],
                 metadata=container.metadata,
             )
+            if config["prior"] is not None:
+                model.prior = CouplingFlow(model.n_latent, **config["prior"])
             model.load_state_dict(container.tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(f"the file does not hold a whole MoleculeVAE: {error}; get the file again") from error
         return model.eval()
-
-
-def _greedy(decoder: Decoder, z: Tensor, most: int = 200) -> np.ndarray:
-    n = len(z)
-    rows = torch.arange(n)
-    result = np.full((n, most), END, np.int64)
-    state, ids = decoder.start(z, n), torch.full((n,), START)
-    for t in range(most):
-        logits, state = decoder.step(ids, state)
-        ids = logits.argmax(1)
-        result[rows.numpy(), t] = ids.numpy()
-        alive = ids != END
-        if not alive.any():
-            break
-        rows, ids, state = rows[alive], ids[alive], tuple(s[alive] for s in state)
-    return result
-
-
-def _molecule(text: str) -> Chem.Mol | None:
-    try:
-        return as_molecules([text])[0]
-    except MoleculeError:
-        return None
