@@ -207,7 +207,6 @@ class _Search:
         self.codes.append(code)
         self.values.append(self.best_value)
 
-    @property
     def over(self) -> bool:
         return len(self.history) >= self.budget or self.idle >= MOST_IDLE
 
@@ -292,7 +291,7 @@ def _gradient(search: _Search, climb: Callable[[Floats], Floats], spread: Floats
     """Ascent from the start and from the best so far, with noise as wide as the posterior, restarted when it ends."""
     length = float(np.linalg.norm(spread))
     n, steps = 16, 12
-    while not search.over:
+    while not search.over():
         for origin in (search.codes[0], search.best_code):
             z = origin + 0.5 * _sphere(rng, n, spread)
             z[0] = origin
@@ -304,7 +303,7 @@ def _gradient(search: _Search, climb: Callable[[Floats], Floats], spread: Floats
                 step = climb(z) * used
                 z = z + stride * step / np.maximum(np.linalg.norm(step, axis=1, keepdims=True), 1e-9)
                 search.try_codes(z)
-                if search.over:
+                if search.over():
                     return
 
 
@@ -321,7 +320,7 @@ def _bayesian(search: _Search, spread: Floats, rng: np.random.Generator) -> None
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * Matern(length, (0.1 * length, 20 * length), nu=2.5)
     kernel = kernel + WhiteKernel(1e-2, (1e-4, 1.0))
     turn = -1
-    while not search.over:
+    while not search.over():
         turn += 1
         codes, values = np.array(search.codes), np.array(search.values)
         finite = np.flatnonzero(np.isfinite(values))
@@ -385,7 +384,7 @@ def _cma(search: _Search, spread: Floats, rng: np.random.Generator) -> None:
     mean, sigma, variance = search.codes[0].copy(), 1.0, spread**2
     path_sigma, path = np.zeros(n), np.zeros(n)
     turn = 0
-    while not search.over:
+    while not search.over():
         turn += 1
         steps = rng.normal(size=(size, n)) * np.sqrt(variance)
         values = search.try_codes(mean + sigma * steps)
