@@ -34,6 +34,9 @@ class GraphEncoder(nn.Module):
     n_layers : int
     max_length : int
         Places with their own vectors; later ones share those of the last.
+    directed : bool
+        Tell the two directions of a bond apart, which are those of its writing; without it, and with one place, the
+        code does not depend on how a molecule is written.
     seed : int, optional
 
     References
@@ -51,10 +54,11 @@ class GraphEncoder(nn.Module):
         width: int = 96,
         n_layers: int = 4,
         max_length: int = 128,
+        directed: bool = True,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        self.max_length, self.n_kinds = max_length, sum(bond_sizes)
+        self.max_length, self.n_kinds = max_length, sum(bond_sizes) if directed else 0
         with torch.random.fork_rng([]):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -83,7 +87,7 @@ class GraphEncoder(nn.Module):
         owner = torch.repeat_interleave(torch.arange(n, device=graph.atoms.device), graph.atom_counts)
         place = graph.places.clamp(max=self.max_length - 1)
         h = self.atoms(graph.atoms + self.atom_offsets).sum(1) + self.places(place)
-        # every bond carries a message each way, and knows which way it goes
+        # every bond carries a message each way, and knows which way it goes if it is to
         source, target = torch.cat([graph.ends, graph.ends.flip(1)]).unbind(1)
         kinds = graph.bonds + self.bond_offsets
         kinds = torch.cat([kinds, kinds + self.n_kinds])

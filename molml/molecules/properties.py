@@ -1,15 +1,11 @@
 """Properties of molecules that follow from their graph alone, by name."""
 
 import difflib
-import functools
-import importlib.util
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rdkit import Chem, RDConfig, rdBase
+from rdkit import Chem, rdBase
 from rdkit.Chem import QED, rdMolDescriptors
 
 from molml.molecules.data import iterate_molecules
@@ -31,11 +27,6 @@ def sa_score(mol: Chem.Mol) -> float:
     -------
     float
 
-    Raises
-    ------
-    ImportError
-        If RDKit came without its Contrib folder, which has the table of the fragments.
-
     References
     ----------
     Ertl and Schuffenhauer, J. Cheminform. 1, 8 (2009).
@@ -45,18 +36,10 @@ def sa_score(mol: Chem.Mol) -> float:
     >>> round(sa_score(Chem.MolFromSmiles("CC(=O)Oc1ccccc1C(=O)O")), 3)
     1.58
     """
-    return float(_sa_module().calculateScore(mol))
+    # read with the first molecule: the table of fragments takes half a second
+    from rdkit.Contrib.SA_Score import sascorer
 
-
-@functools.cache
-def _sa_module() -> ModuleType:
-    path = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
-    specification = importlib.util.spec_from_file_location("molml_sascorer", path) if path.is_file() else None
-    if specification is None or specification.loader is None:
-        raise ImportError(f"the SA score needs {path}, which this RDKit lacks; install rdkit with pip or conda")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return float(sascorer.calculateScore(mol))
 
 
 #: Name → function of a molecule. Masses in Da, areas in Å², the rest are numbers without unit.

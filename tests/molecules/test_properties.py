@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
-from rdkit import RDConfig
 
-from molml.molecules import properties as module
 from molml.molecules.data import MoleculeError, as_molecules
 from molml.molecules.properties import PROPERTIES, properties, sa_score
 
@@ -71,12 +69,3 @@ def test_what_is_no_molecule_is_refused():
 def test_a_progress_bar_on_request(capfd):
     properties(["C"], progress=True)
     assert "properties" in capfd.readouterr().err
-
-
-def test_an_rdkit_without_the_table_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(RDConfig, "RDContribDir", str(tmp_path))
-    module._sa_module.cache_clear()
-    with pytest.raises(ImportError, match="the SA score needs .*sascorer.py, which this RDKit lacks"):
-        sa_score(as_molecules("C")[0])
-    monkeypatch.undo()
-    assert sa_score(as_molecules("aspirin")[0]) < 2
