@@ -59,7 +59,9 @@ class Description(NamedTuple):
     properties: dict[str, np.ndarray]
 
 
-def describe(smiles: Sequence[str | None], *, chemnet: Path | None, threads: int) -> Iterator[Description]:
+def describe(
+    smiles: Sequence[str | None], *, chemnet: Path | None, pains: Path | None = None, threads: int
+) -> Iterator[Description]:
     """Describe molecules, some at a time, in their order; work starts at once, in processes of its own.
 
     Parameters
@@ -68,6 +70,8 @@ def describe(smiles: Sequence[str | None], *, chemnet: Path | None, threads: int
         Whatever is no molecule (None; no SMILES; without atoms; more than 1000 characters) counts as invalid.
     chemnet : Path, optional
         ChemNet's weights; without them there are no features.
+    pains : Path, optional
+        Patterns of :func:`molml.molecules.filters.pains`.
     threads : int
         Processes; with one, the work is done here.
 
@@ -79,9 +83,9 @@ def describe(smiles: Sequence[str | None], *, chemnet: Path | None, threads: int
     size = max(1, min(CHUNK, math.ceil(len(smiles) / threads)))
     chunks = [smiles[start : start + size] for start in range(0, len(smiles), size)]
     if threads == 1 or len(chunks) == 1:
-        return (_describe(chunk, chemnet) for chunk in chunks)
+        return (_describe(chunk, chemnet, pains) for chunk in chunks)
     with parallel_config("loky", n_jobs=threads, inner_max_num_threads=1):
-        return Parallel(return_as="generator")(delayed(_describe)(chunk, chemnet) for chunk in chunks)
+        return Parallel(return_as="generator")(delayed(_describe)(chunk, chemnet, pains) for chunk in chunks)
 
 
 def joined(parts: Sequence[Description]) -> Description:
@@ -105,7 +109,7 @@ def _sum(counters: Sequence[Counter[str]]) -> Counter[str]:
     return total
 
 
-def _describe(smiles: Sequence[str | None], chemnet: Path | None) -> Description:
+def _describe(smiles: Sequence[str | None], chemnet: Path | None, pains: Path | None) -> Description:
     # what is no molecule is expected here, and so is RDKit's comment on it
     with rdBase.BlockLogs():
         molecules = [mol for mol in map(_parse, smiles) if mol is not None]
@@ -121,7 +125,7 @@ def _describe(smiles: Sequence[str | None], chemnet: Path | None) -> Description
             features=features.reshape(len(molecules), N_FEATURES if chemnet is not None else 0),
             fragments=Counter(fragment for mol in molecules for fragment in _fragments(mol)),
             scaffolds=Counter(scaffold for mol in molecules for scaffold in _scaffold(mol)),
-            passes=np.array([passes_filters(mol) for mol in molecules], dtype=bool),
+            passes=np.array([passes_filters(mol, pains) for mol in molecules], dtype=bool),
             properties={
                 name: np.array([row[i] for row in rows], dtype=np.float64)
                 for i, name in enumerate(("logP", "SA", "QED", "weight"))

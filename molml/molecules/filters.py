@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import NamedTuple, final
 
 import numpy as np
 from rdkit import Chem, RDConfig
@@ -43,35 +43,40 @@ ALLOWED = frozenset({1, 6, 7, 8, 9, 16, 17, 35})
 """H, C, N, O, F, S, Cl, Br."""
 LONGEST_RING = 7
 
-# every element has a number of its own up to here, all heavier ones share the last
-N_ELEMENTS = 54
-ORDERS = {1.0: 0, 1.5: 1, 2.0: 2, 3.0: 3}
-"""Bond orders as RDKit's adjacency matrix gives them: single, aromatic, double, triple."""
+ELEMENTS = (1, 6, 7, 8, 9, 15, 16, 17, 35, 53)
+"""Each has classes of its own, by aromaticity and positive charge; all other elements share theirs."""
+N_CLASSES = 4 * (len(ELEMENTS) + 1)
+# class = 4 · place of the element + 2 · aromatic + positive
+_ELEMENT, _AROMATIC, _POSITIVE = np.indices((len(ELEMENTS) + 1, 2, 2)).reshape(3, -1)
+SYMBOLS = {"C": 6, "N": 7, "O": 8, "S": 16, "F": 9, "Cl": 17, "Br": 35, "I": 53, "P": 15}
+N_KINDS = 5
+"""Of bonds: single, aromatic, double, triple, others."""
 KINDS = {"-": 0, ":": 1, "=": 2, "#": 3}
-ANY = len(ORDERS)
-SYMBOLS = {"C": 6, "N": 7, "O": 8, "S": 16, "F": 9, "Cl": 17, "Br": 35, "I": 53, "P": 15} | {
-    "c": 6,
-    "n": 7,
-    "o": 8,
-    "s": 16,
-    "p": 15,
-}
+# twice the bond order of RDKit's adjacency matrix → kind
+_KIND_OF = np.array([4, 4, 0, 1, 2, 4, 3, 4, 4])
 
 
-def pains() -> list[str]:
-    """SMARTS of the 480 pan-assay interference compounds of RDKit, for molecules with explicit hydrogens.
+def pains(path: Path | None = None) -> list[str]:
+    """SMARTS of the 480 pan-assay interference compounds, for molecules with explicit hydrogens.
+
+    Parameters
+    ----------
+    path : Path, optional
+        MOSES' file of them. If not given, RDKit's, which has been mended since MOSES took its copy; of 30,000
+        generated drug-like molecules they judge 7 differently.
 
     References
     ----------
     Baell, Holloway, J. Med. Chem. 53, 2719 (2010).
     """
-    lines = Path(RDConfig.RDDataDir, "Pains", "wehi_pains.csv").read_text(encoding="utf-8").splitlines()
+    path = Path(RDConfig.RDDataDir, "Pains", "wehi_pains.csv") if path is None else path
+    lines = path.read_text(encoding="utf-8").splitlines()
     return [line.rpartition(",")[0].strip().strip('"') for line in lines]
 
 
 @final
 class Bonds:
-    """How many atoms of each element a molecule has, and how many bonds of each kind between each two elements.
+    """What a molecule's atoms are, and what its bonds join: all that screening needs to know of it.
 
     Parameters
     ----------
@@ -79,34 +84,53 @@ class Bonds:
     """
 
     def __init__(self, molecule: Chem.Mol) -> None:
-        elements = np.array([min(atom.GetAtomicNum(), N_ELEMENTS) for atom in molecule.GetAtoms()], dtype=np.int64)
+        atoms = np.array([_class_of(atom) for atom in molecule.GetAtoms()], dtype=np.int64)
         orders = np.triu(Chem.GetAdjacencyMatrix(molecule, useBO=True))
         first, second = np.nonzero(orders)
-        pairs = _pair(elements[first], elements[second])
-        kinds = _KIND_OF[(2.0 * orders[first, second]).astype(np.int64)]
-        self.keys = np.concatenate([elements, _key(pairs, kinds), _key(pairs, ANY)])
+        kinds = _KIND_OF[np.minimum(2.0 * orders[first, second], len(_KIND_OF) - 1).astype(np.int64)]
+        self.codes = np.concatenate([atoms, N_CLASSES + (atoms[first] * N_CLASSES + atoms[second]) * N_KINDS + kinds])
+        """Number of every atom and every bond in the order of `_Need.table`."""
 
 
-# twice the order → kind; orders without a kind of their own (dative, zero) count as bonds of any kind only
-_KIND_OF = np.full(16, ANY + 1)
-for _order, _kind in ORDERS.items():
-    _KIND_OF[int(2 * _order)] = _kind
+def _class_of(atom: Chem.Atom) -> int:
+    element = _PLACES.get(atom.GetAtomicNum(), len(ELEMENTS))
+    return 4 * element + 2 * atom.GetIsAromatic() + (atom.GetFormalCharge() > 0)
 
 
-def _pair(first: Any, second: Any) -> Any:
-    return np.minimum(first, second) * (N_ELEMENTS + 1) + np.maximum(first, second)
+_PLACES = {element: place for place, element in enumerate(ELEMENTS)}
 
 
-def _key(pairs: Any, kinds: Any) -> Any:
-    return (N_ELEMENTS + 1) + pairs * (ANY + 2) + kinds
+class _Need(NamedTuple):
+    """An atom or a bond that a pattern needs: sets, as bits, of possible classes of the ends and kinds of the bond.
+
+    An atom has neither a second end nor a kind.
+    """
+
+    first: int
+    second: int
+    kinds: int
+
+    def serves(self, other: _Need) -> bool:
+        """Whether all that meets this need meets the other one."""
+        if bool(self.kinds) != bool(other.kinds) or self.kinds & ~other.kinds:
+            return False
+        straight = not (self.first & ~other.first or self.second & ~other.second)
+        return straight or not (self.first & ~other.second or self.second & ~other.first)
+
+    def table(self) -> np.ndarray:
+        """For every atom's class, and then for every bond, whether it meets the need."""
+        first, second = (np.array([ends >> i & 1 for i in range(N_CLASSES)], dtype=bool) for ends in self[:2])
+        kinds = np.array([self.kinds >> i & 1 for i in range(N_KINDS)], dtype=bool)
+        bonds = (first[:, None] & second | second[:, None] & first)[..., None] & kinds
+        return np.concatenate([first if not self.kinds else np.zeros_like(first), bonds.ravel()])
 
 
 @final
 class Screen:
     """Substructure patterns, and what a molecule must have at the least to contain one of them.
 
-    A pattern is looked for only if the molecule has as many atoms of every element and bonds of every kind as the
-    pattern is sure to need; that spares nine searches of ten and changes no answer.
+    A pattern is looked for only if the molecule has enough atoms and bonds of every sort that the pattern is sure to
+    need; that spares most searches and changes no answer.
 
     Parameters
     ----------
@@ -124,18 +148,15 @@ class Screen:
             raise ValueError("a screen needs at least one pattern, got none")
         self.patterns = list(patterns)
         needs = [_needs(pattern) for pattern in self.patterns]
-        keys = sorted({key for need in needs for key in need})
-        self._column = np.full(_key(_pair(N_ELEMENTS, N_ELEMENTS), ANY + 1) + 1, len(keys), dtype=np.int64)
-        self._column[keys] = np.arange(len(keys))
-        self._needs = np.zeros((len(self.patterns), len(keys)), dtype=np.int64)
-        for row, need in zip(self._needs, needs, strict=True):
-            for key, count in need.items():
-                row[self._column[key]] = count
+        distinct = sorted({need for own in needs for need in own})
+        # a match maps no two atoms and no two bonds on one, so numbers count
+        self._least = np.array([[sum(need.serves(key) for need in own) for key in distinct] for own in needs])
+        self._table = np.stack([key.table() for key in distinct], axis=1).astype(np.int16)
 
     def candidates(self, bonds: Bonds) -> list[Chem.Mol]:
         """Patterns that the molecule may contain."""
-        counts = np.bincount(self._column[bonds.keys], minlength=self._needs.shape[1] + 1)[:-1]
-        return [self.patterns[i] for i in np.flatnonzero((counts >= self._needs).all(axis=1))]
+        counts = self._table[bonds.codes].sum(axis=0)
+        return [self.patterns[i] for i in np.flatnonzero((counts >= self._least).all(axis=1))]
 
     def any(self, molecule: Chem.Mol, bonds: Bonds) -> bool:
         """Whether the molecule contains any of the patterns."""
@@ -146,45 +167,70 @@ class Screen:
         return sum(molecule.HasSubstructMatch(pattern) for pattern in self.candidates(bonds))
 
 
-def _needs(pattern: Chem.Mol) -> dict[int, int]:
-    """Keys of the atoms and bonds that every match has, with their numbers; a match maps no two of them on one."""
-    needs: dict[int, int] = {}
-    elements = [_element(atom.GetSmarts()) for atom in pattern.GetAtoms()]
-    keys = [element for element in elements if element is not None]
+def _needs(pattern: Chem.Mol) -> list[_Need]:
+    ends = [_bits(_possible(atom.GetSmarts())) for atom in pattern.GetAtoms()]
+    needs = [_Need(end, end, 0) for end in ends]
     for bond in pattern.GetBonds():
-        ends = elements[bond.GetBeginAtomIdx()], elements[bond.GetEndAtomIdx()]
-        if None not in ends:
-            pair = int(_pair(*ends))
-            keys.append(_key(pair, ANY))
-            # "-", "-&!@" but not "-,:"
-            text = bond.GetSmarts()  # type: ignore[call-arg]  # RDKit's stub counts self
-            if "," not in text and text[:1] in KINDS and text[1:2] in ("", "&", ";"):
-                keys.append(_key(pair, KINDS[text[0]]))
-    for key in keys:
-        needs[key] = needs.get(key, 0) + 1
+        kinds = _possible_kinds(bond.GetSmarts())  # type: ignore[call-arg]  # RDKit's stub counts self
+        first, second = sorted((ends[bond.GetBeginAtomIdx()], ends[bond.GetEndAtomIdx()]))
+        needs.append(_Need(first, second, kinds))
     return needs
 
 
-def _element(smarts: str) -> int | None:
-    """Element that an atom's SMARTS leaves no choice of."""
-    smarts = smarts.strip("[]")
+def _bits(flags: np.ndarray) -> int:
+    return sum(1 << int(i) for i in np.flatnonzero(flags))
+
+
+def _possible(smarts: str) -> np.ndarray:
+    """Classes that an atom's SMARTS does not exclude; whatever else it asks for may be or not be."""
+    smarts = smarts.removeprefix("[").removesuffix("]")
     inner = re.compile(r"\([^()]*\)")
     while inner.search(smarts):
         smarts = inner.sub("", smarts)
-    for alternatives in smarts.split(";"):
-        for text in alternatives.split("&") if "," not in alternatives else []:
-            element = int(text[1:]) if re.fullmatch(r"#\d+", text) else SYMBOLS.get(text)
-            if element is not None:
-                return min(element, N_ELEMENTS)
-    return None
+    possible = np.ones(N_CLASSES, dtype=bool)
+    for clause in smarts.split(";"):
+        alternatives = [
+            np.logical_and.reduce([_may_be(text) for text in part.split("&")]) for part in clause.split(",")
+        ]
+        possible &= np.logical_or.reduce(alternatives)
+    return possible
+
+
+def _may_be(text: str) -> np.ndarray:
+    """Classes for which a primitive of SMARTS, or its negation, may hold."""
+    wanted = text.removeprefix("!")
+    symbol = wanted[:1].upper() + wanted[1:]
+    if re.fullmatch(r"#\d+", wanted):
+        sure = possible = _ELEMENT == _PLACES.get(int(wanted[1:]), len(ELEMENTS))
+        if int(wanted[1:]) not in _PLACES:
+            sure = np.zeros(N_CLASSES, dtype=bool)
+    elif symbol in SYMBOLS and wanted not in ("cl", "br", "i", "f"):
+        sure = possible = (_ELEMENT == _PLACES[SYMBOLS[symbol]]) & (_AROMATIC == wanted.islower())
+    elif wanted in ("+", "+1"):
+        sure, possible = np.zeros(N_CLASSES, dtype=bool), _POSITIVE == 1
+    else:
+        sure, possible = np.zeros(N_CLASSES, dtype=bool), np.ones(N_CLASSES, dtype=bool)
+    return possible if wanted == text else ~sure
+
+
+def _possible_kinds(smarts: str) -> int:
+    """Kinds that a bond's SMARTS does not exclude, as bits; nothing written means single or aromatic."""
+    kinds = 0
+    for part in (smarts or "-,:").split(","):
+        first = part.split("&")[0]
+        kinds |= 1 << KINDS[first] if first in KINDS else (1 << N_KINDS) - 1
+    return kinds
 
 
 @functools.cache
-def _unwanted() -> Screen:
-    return Screen([Chem.MolFromSmarts(smarts) for smarts in [*PATTERNS_MCF, *pains()]])
+def _unwanted(path: Path | None) -> Screen:
+    patterns = [Chem.MolFromSmarts(smarts) for smarts in [*PATTERNS_MCF, *pains(path)]]
+    if None in patterns:
+        raise ValueError(f"{path} holds something that is no SMARTS; install molsets again")
+    return Screen(patterns)
 
 
-def passes_filters(molecule: Chem.Mol) -> bool:
+def passes_filters(molecule: Chem.Mol, patterns: Path | None = None) -> bool:
     """Whether a molecule passes MOSES' filters.
 
     It has no ring of more than seven atoms, no charged atom, no element but H, C, N, O, F, S, Cl, Br, and none of the
@@ -193,6 +239,13 @@ def passes_filters(molecule: Chem.Mol) -> bool:
     Parameters
     ----------
     molecule : Mol
+    patterns : Path, optional
+        As in :func:`pains`.
+
+    Raises
+    ------
+    ValueError
+        If the file holds something that is no SMARTS.
 
     References
     ----------
@@ -209,4 +262,4 @@ def passes_filters(molecule: Chem.Mol) -> bool:
     if any(atom.GetFormalCharge() or atom.GetAtomicNum() not in ALLOWED for atom in molecule.GetAtoms()):
         return False
     whole = Chem.AddHs(molecule)
-    return not _unwanted().any(whole, Bonds(whole))
+    return not _unwanted(patterns).any(whole, Bonds(whole))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from molml.molecules.chemnet import N_FEATURES, frechet_distance, frechet_distance_limit, gaussian_of
 from molml.molecules.description import Description, describe, joined
-from molml.molecules.moses import Reference, chemnet_file, moses_reference, moses_training_smiles
+from molml.molecules.moses import Reference, chemnet_file, moses_reference, moses_training_smiles, pains_file
 from molml.molecules.similarity import diversity, nearest_similarities
 
 __all__ = ["Metrics", "metrics"]
@@ -39,10 +39,11 @@ class Metrics(NamedTuple):
         - ``FCD/Test``: Fréchet distance of ChemNet's features; it depends on ``n_valid``: compare equal numbers
         - ``SNN/Test``: mean Tanimoto similarity to the nearest molecule of the reference
         - ``Frag/Test``, ``Scaf/Test``: cosine similarity of the counts of BRICS fragments and of Murcko scaffolds with
-          two rings or more; left out where one side has none
+          two rings or more, which is left out where one side has none
         - ``…/TestSF``: the same against MOSES' scaffold test set
         - ``IntDiv``, ``IntDiv2``: internal diversity
-        - ``Filters``: fraction that passes MCF, PAINS and MOSES' other filters
+        - ``Filters``: fraction that passes MCF, PAINS and MOSES' other filters; PAINS as MOSES spells them if it is
+          the reference, else as RDKit does
         - ``logP``, ``SA``, ``QED``, ``weight``: Wasserstein-1 distances of the properties to the reference (test)
         - ``Novelty``: fraction of the distinct ones that is not among the training molecules
     n, n_valid : int
@@ -147,49 +148,59 @@ def metrics(
         )
     network = chemnet_file(folder) if fcd else None
 
-    with tqdm(
-        desc="metrics", unit=" molecules", total=len(smiles), disable=None if progress is None else not progress
-    ) as bar:
-        work = describe(smiles, chemnet=network, threads=threads)
-        # read while the other processes work
-        references = _moses(folder) if isinstance(reference, str) else {}
-        known = _training_set(train, folder, isinstance(reference, str))
-        found = _watched(work, bar)
-        if not isinstance(reference, str):
+    # tqdm's None: only if stderr is a terminal
+    silent = None if progress is None else not progress
+    with tqdm(desc="describing", unit=" molecules", total=len(smiles), disable=silent) as bar:
+        references: dict[str, Reference] = {}
+        known: set[str] | None
+        if isinstance(reference, str):
+            work = describe(smiles, chemnet=network, pains=pains_file(folder), threads=threads)
+            # read while the other processes work
+            references = {"Test": moses_reference("test", folder), "TestSF": moses_reference("test_scaffolds", folder)}
+            known = set(moses_training_smiles(folder)) if train is None else _canonical(train)
+        else:
             others = _strings(reference, "reference")
             bar.total += len(others)
-            references = {"Test": _reference(_watched(describe(others, chemnet=network, threads=threads), bar))}
-    n = len(found.smiles)
-    if n < 2:
-        raise ValueError(f"metrics need at least two valid molecules, got {n} of {found.n_given}")
+            work = describe(smiles, chemnet=network, threads=threads)
+            known = None if train is None else _canonical(train)
+        found = _watched(work, bar)
+        if len(found.smiles) < 2:
+            raise ValueError(f"metrics need at least two valid molecules, got {len(found.smiles)} of {found.n_given}")
+        if not isinstance(reference, str):
+            references["Test"] = _reference(_watched(describe(others, chemnet=network, threads=threads), bar))
+        bar.set_description("comparing")
+        values, limits = _values(found, references, n_unique, threads, seed)
+    if known is not None:
+        distinct = set(found.smiles)
+        values["Novelty"] = len(distinct - known) / len(distinct)
+    return Metrics(values, found.n_given, len(found.smiles), limits)
 
-    values = {"valid": n / found.n_given}
+
+def _values(
+    found: Description, references: dict[str, Reference], n_unique: Sequence[int], threads: int, seed: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """All metrics but the novelty, and the limits of the Fréchet distances."""
+    n = len(found.smiles)
+    values: dict[str, float] = {"valid": n / found.n_given}
+    limits: dict[str, float] = {}
     for k in [k for k in n_unique if k <= n] or [n]:
         values[f"unique@{k}"] = len(set(found.smiles[:k])) / k
-    limits: dict[str, float] = {}
-    own = gaussian_of(found.features) if fcd else None
-    for name, against in references.items():
-        if own is not None and against.gaussian is not None:
-            values[f"FCD/{name}"] = frechet_distance(against.gaussian, own)
+    own = gaussian_of(found.features) if found.features.size else None
+    for name, other in references.items():
+        if own is not None and other.gaussian is not None:
+            values[f"FCD/{name}"] = frechet_distance(other.gaussian, own)
             if n >= 8 * N_FEATURES:
-                limits[f"FCD/{name}"] = frechet_distance_limit(found.features, against.gaussian, seed=seed)
-        values[f"SNN/{name}"] = float(
-            nearest_similarities(found.fingerprints, against.fingerprints, threads=threads).mean()
-        )
-        for key, counts, counts_there in (
-            ("Frag", found.fragments, against.fragments),
-            ("Scaf", found.scaffolds, against.scaffolds),
-        ):
-            if counts and counts_there:
-                values[f"{key}/{name}"] = cosine_similarity(counts, counts_there)
+                limits[f"FCD/{name}"] = frechet_distance_limit(found.features, other.gaussian, seed=seed)
+        nearest = nearest_similarities(found.fingerprints, other.fingerprints, threads=threads)
+        values[f"SNN/{name}"] = float(nearest.mean())
+        values[f"Frag/{name}"] = cosine_similarity(found.fragments, other.fragments)
+        if found.scaffolds and other.scaffolds:
+            values[f"Scaf/{name}"] = cosine_similarity(found.scaffolds, other.scaffolds)
     values["IntDiv"], values["IntDiv2"] = diversity(found.fingerprints, threads=threads)
     values["Filters"] = float(found.passes.mean())
     for name in PROPERTIES:
         values[name] = float(wasserstein_distance(references["Test"].properties[name], found.properties[name]))
-    if known is not None:
-        distinct = set(found.smiles)
-        values["Novelty"] = len(distinct - known) / len(distinct)
-    return Metrics(values, found.n_given, n, limits)
+    return values, limits
 
 
 def cosine_similarity(a: Counter[str], b: Counter[str]) -> float:
@@ -232,10 +243,6 @@ def _watched(parts: Iterable[Description], bar: tqdm) -> Description:
     return joined(done)
 
 
-def _moses(files: Path | None) -> dict[str, Reference]:
-    return {"Test": moses_reference("test", files), "TestSF": moses_reference("test_scaffolds", files)}
-
-
 def _reference(found: Description) -> Reference:
     if len(found.smiles) < found.n_given or found.n_given < 2:
         raise ValueError(
@@ -246,9 +253,7 @@ def _reference(found: Description) -> Reference:
     return Reference(gaussian, found.fingerprints, found.fragments, found.scaffolds, found.properties)
 
 
-def _training_set(train: Iterable[str | Chem.Mol] | None, files: Path | None, moses: bool) -> set[str] | None:
-    if train is None:
-        return set(moses_training_smiles(files)) if moses else None
+def _canonical(train: Iterable[str | Chem.Mol]) -> set[str]:
     known = set()
     for i, smiles in enumerate(_strings(train, "train")):
         mol = Chem.MolFromSmiles(smiles) if smiles else None

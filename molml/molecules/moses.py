@@ -17,7 +17,7 @@ import numpy as np
 from molml.molecules.chemnet import Gaussian
 from molml.molecules.similarity import packed
 
-__all__ = ["INSTALL", "Reference", "chemnet_file", "moses_reference", "moses_training_smiles"]
+__all__ = ["INSTALL", "Reference", "chemnet_file", "moses_reference", "moses_training_smiles", "pains_file"]
 
 MOLSETS, FCD = "molsets", "fcd-torch"
 VERSIONS = {MOLSETS: "0.3.1", FCD: "1.0.7"}
@@ -72,6 +72,14 @@ def chemnet_file(files: Path | None = None) -> Path:
         If it is not there; the message has the command that brings it.
     """
     return _find(FCD, "fcd_torch/ChemNet_v0.13_pretrained.pt", files)
+
+
+def pains_file(files: Path | None = None) -> Path:
+    """MOSES' PAINS patterns, for :func:`molml.molecules.filters.pains`.
+
+    Parameters, errors as in :func:`chemnet_file`.
+    """
+    return _find(MOLSETS, "moses/metrics/wehi_pains.csv", files)
 
 
 def moses_training_smiles(files: Path | None = None) -> list[str]:

@@ -60,9 +60,7 @@ def straight(layers, smiles):
         return layers[3](x.flip(1))[0][0, -1].numpy()
 
 
-@pytest.mark.parametrize(
-    "n", [*range(1, 11), 37, 100, 342, 343, 344, 345, 346, 347, 348, 349, 350, 400]
-)
+@pytest.mark.parametrize("n", [*range(1, 11), 37, 100, 342, 343, 344, 345, 346, 347, 348, 349, 350, 400])
 def test_padding_may_be_computed_once(weights, layers, n):
     rng = np.random.default_rng(n)
     smiles = "".join(rng.choice(list("CNO(=)c1n[@H]+s"), n))

@@ -102,3 +102,19 @@ def test_patterns_are_all_there():
 def test_no_patterns():
     with pytest.raises(ValueError, match="at least one pattern"):
         Screen([])
+
+
+def test_patterns_of_a_file(tmp_path):
+    path = tmp_path / "pains.csv"
+    path.write_text('"[#6]-[#8]-[#1]"   ,"<regId=alcohol>"\n[#7]-[#6],"<regId=amine>"\n')
+    assert pains(path) == ["[#6]-[#8]-[#1]", "[#7]-[#6]"]
+    ethanol = Chem.MolFromSmiles("CCO")
+    assert passes_filters(ethanol)
+    assert not passes_filters(ethanol, path)
+
+
+def test_damaged_file(tmp_path):
+    path = tmp_path / "pains.csv"
+    path.write_text("[#6](,x\n")
+    with pytest.raises(ValueError, match="no SMARTS; install molsets"):
+        passes_filters(Chem.MolFromSmiles("CCO"), path)
