@@ -6,7 +6,8 @@ that are not known here are counted by reading.
 References
 ----------
 XTC and TRR: xdrfile of GROMACS. DCD: CHARMM's documentation of DYNAMC. NetCDF: the classic file format specification of
-Unidata, and AMBER's conventions. PDB: wwPDB format 3.3.
+Unidata, and AMBER's conventions. AMBER's text formats: its manual. PDB: wwPDB format 3.3, and the dictionary of
+PDBx/mmCIF. Desmond: the frame sets of VMD's dtrplugin. Tinker: its user's guide.
 """
 
 from __future__ import annotations
@@ -15,12 +16,24 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numba import njit
+
+from molml.kinetics.child import (
+    CIF,
+    RESTART,
+    cif_models,
+    is_netcdf,
+    lines_of,
+    mdcrd_has_cells,
+    mdcrd_is_cell,
+    mdcrd_lines,
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,12 +65,15 @@ class DamagedError(ValueError):
     """A file that is not what its name says."""
 
 
-def contents(path: Path) -> Contents | None:
+def contents(path: Path, n_atoms: int) -> Contents | None:
     """Look into a file.
 
     Parameters
     ----------
     path : Path
+    n_atoms : int
+        Of the topology: AMBER's text trajectories do not say where a frame ends. One of twice as many atoms may look
+        like one of twice as many frames.
 
     Returns
     -------
@@ -72,13 +88,12 @@ def contents(path: Path) -> Contents | None:
         If it cannot be read.
     """
     name = path.name.lower()
-    for suffixes, count in _COUNTERS.items():
-        if name.endswith(suffixes):
-            try:
-                return count(path)
-            except (struct.error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise DamagedError(f"it ends within its header, or is damaged ({error})") from error
-    return None
+    try:
+        if name.endswith((".mdcrd", ".crd")):
+            return _mdcrd(path, n_atoms)
+        return next((count(path) for suffixes, count in _COUNTERS.items() if name.endswith(suffixes)), None)
+    except (struct.error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DamagedError(f"it ends within its header, or is damaged ({error})") from error
 
 
 # ---- GROMACS ---------------------------------------------------------------------------------------------------------
@@ -271,6 +286,9 @@ class _Variable(NamedTuple):
     records: bool
 
 
+_NONE = _Variable((), np.dtype("i1"), 0, False)
+
+
 def _netcdf(path: Path) -> Contents | None:
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -301,6 +319,81 @@ def _netcdf(path: Path) -> Contents | None:
         if "time" in variables and variables["time"].records and variables["time"].shape == ():
             times = _column(file, variables["time"], length, there)
     return Contents(there, dimensions["atom"], times, None)
+
+
+def _restart(path: Path) -> Contents:
+    """One frame: positions, then velocities and the cell where they were written."""
+    if is_netcdf(path):
+        return _netcdf_restart(path)
+    lines = list(lines_of(path))
+    words = lines[1].split() if len(lines) > 1 else []
+    if not words or not words[0].isdigit() or int(words[0]) < 1:
+        raise DamagedError("it does not begin like a restart of AMBER, with a title and a number of atoms")
+    n_atoms = int(words[0])
+    of_positions = (n_atoms + 1) // 2
+    n = len(lines) - 2
+    if n < of_positions or not lines[-1].endswith(b"\n"):
+        return Contents(0, n_atoms, None, "the file ends within its frame")
+    if n not in (of_positions, of_positions + 1, 2 * of_positions, 2 * of_positions + 1):
+        raise DamagedError(f"{n} lines follow its number of atoms, which is that of no frame of {n_atoms} atoms")
+    return Contents(1, n_atoms, None, None)
+
+
+def _netcdf_restart(path: Path) -> Contents:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        (version,) = struct.unpack("3xB", file.read(4))
+        _, dimensions, variables = _netcdf_header(file, version, size)
+    if "atom" not in dimensions or variables.get("coordinates", _NONE).shape != (dimensions["atom"], 3):
+        raise DamagedError("it holds no frame in AMBER's conventions (atom, coordinates)")
+    ends = [v.begin + int(np.prod(v.shape, dtype=np.int64)) * v.type.itemsize for v in variables.values()]
+    if max(ends) > size:
+        raise DamagedError(f"the file ends within its frame: {size} bytes instead of {max(ends)}")
+    return Contents(1, dimensions["atom"], None, None)
+
+
+def _mdcrd(path: Path, n_atoms: int) -> Contents:
+    """A title, and lines of ten numbers; frames begin on a new line, and cells have lines of their own."""
+    try:
+        cells = mdcrd_has_cells(path, n_atoms)
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+    of_positions = mdcrd_lines(n_atoms)
+    expected = [10] * (of_positions - 1) + [3 * n_atoms - 10 * (of_positions - 1)]
+    n_lines = of_positions + cells
+    n_frames = place = blank = 0
+    line = b"\n"
+    for number, line in enumerate(islice(lines_of(path), 1, None), start=2):
+        if not line.strip():
+            blank += 1
+            continue
+        if blank:
+            raise DamagedError(f"line {number - 1} is blank, and others follow")
+        if line.endswith(b"\n"):
+            n = (len(line.rstrip()) + 7) // 8
+            if place == of_positions and not mdcrd_is_cell(line):
+                raise DamagedError(f"line {number} should hold the cell of frame {n_frames}, got {line[:40]!r}")
+            if place < of_positions and n != expected[place]:
+                raise DamagedError(
+                    f"line {number} should hold {expected[place]} numbers of frame {n_frames}, got {n}; it is damaged, "
+                    f"or not of the {n_atoms} atoms of the topology"
+                )
+        place += 1
+        if place == n_lines:
+            n_frames, place = n_frames + 1, 0
+    return _ended(n_frames, n_atoms, within=place > 0, whole_line=line.endswith(b"\n"))
+
+
+def _ended(n_frames: int, n_atoms: int | None, *, within: bool, whole_line: bool) -> Contents:
+    """Of a text file, by where its last line leaves it."""
+    problem = None
+    if within:
+        problem = f"the file ends within frame {n_frames}"
+    elif not whole_line:
+        # what is left of a number that was cut off is a number
+        n_frames -= 1
+        problem = f"the file ends within the last line of frame {n_frames} (no end of line)"
+    return Contents(n_frames, n_atoms, None, problem)
 
 
 def _netcdf_header(file: IO[bytes], version: int, size: int) -> tuple[int, dict[str, int], dict[str, _Variable]]:
@@ -368,16 +461,11 @@ def _column(file: IO[bytes], variable: _Variable, length: int, n: int) -> Array:
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb") as file:
-        yield from file
-
-
 def _pdb(path: Path) -> Contents:
     sizes: list[int] = []
     outside = 0  # atoms that belong to no model
     inside = False
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         word = line[:6].rstrip()
         if word in (b"ATOM", b"HETATM"):
             # the last line of a file that was cut off within a model is no other fault
@@ -427,7 +515,7 @@ def _counted_lines(path: Path, where: int, others: int) -> Contents:
     n_frames = place = 0
     n_atoms: int | None = None
     blank, line = 0, b"\n"
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         blank = blank + 1 if not line.strip() else 0
         if place == where and not blank:
             try:
@@ -442,14 +530,125 @@ def _counted_lines(path: Path, where: int, others: int) -> Contents:
         place += 1
         if n_atoms is not None and place == n_atoms + others:
             n_frames, place = n_frames + 1, 0
-    problem = None
-    if place > blank:
+    return _ended(n_frames, n_atoms, within=place > blank, whole_line=line.endswith(b"\n"))
+
+
+def _arc(path: Path) -> Contents:
+    """Tinker: a number of atoms, six numbers of the cell where there is one, and a line for every atom."""
+    n_frames = n_atoms = left = 0
+    begun = False  # the line after the number of atoms is next
+    line = b"\n"
+    for number, line in enumerate(lines_of(path), start=1):
+        words = line.split()
+        if not left:
+            if not words or not words[0].isdigit() or int(words[0]) < 1:
+                raise DamagedError(f"line {number} should begin with a number of atoms, got {line[:40]!r}")
+            if n_atoms and int(words[0]) != n_atoms:
+                raise DamagedError(
+                    f"line {number} claims {int(words[0])} atoms in frame {n_frames}, the first {n_atoms}"
+                )
+            n_atoms = left = int(words[0])
+            begun = True
+        elif begun and len(words) == 6 and _all_numbers(words):
+            begun = False
+        else:
+            begun = False
+            if len(words) < 6 and line.endswith(b"\n"):
+                raise DamagedError(f"line {number} should hold an atom and its type, got {line[:40]!r}")
+            left -= 1
+            n_frames += not left
+    return _ended(n_frames, n_atoms, within=left > 0, whole_line=line.endswith(b"\n"))
+
+
+def _all_numbers(words: list[bytes]) -> bool:
+    try:
+        return [float(word) for word in words] != []
+    except ValueError:
+        return False
+
+
+def _cif(path: Path) -> Contents:
+    sizes, ended = [], True
+    try:
+        for model in cif_models(path):
+            sizes.append(model.n_rows)
+            ended = model.ended
+    except ValueError as error:
+        raise DamagedError(str(error)) from error
+    if not sizes:
+        raise DamagedError("its table of atoms is empty")
+    n_frames, problem = len(sizes), None
+    if not ended or sizes[-1] < sizes[0]:
+        # a line that was cut off may be the first of the next model, where the last one is as long as others
+        n_frames -= n_frames == 1 or sizes[-1] != sizes[0]
         problem = f"the file ends within frame {n_frames}"
-    elif not line.endswith(b"\n"):
-        # what is left of a number that was cut off is a number
-        n_frames -= 1
-        problem = f"the file ends within the last line of frame {n_frames} (no end of line)"
-    return Contents(n_frames, n_atoms, None, problem)
+    other = [i for i in range(n_frames) if sizes[i] != sizes[0]]
+    if other:
+        raise DamagedError(f"frame {other[0]} has {sizes[other[0]]} atoms, the first has {sizes[0]}")
+    return Contents(n_frames, None, None, problem)
+
+
+def _mol2(path: Path) -> Contents | None:
+    """Left to the reader, if it would read all of it: of several structures it takes the last."""
+    n_structures = sum(line.startswith(b"@<TRIPOS>MOLECULE") for line in lines_of(path))
+    if n_structures != 1:
+        raise DamagedError(f"it must hold one structure, got {n_structures}: its reader would take the last")
+    return None
+
+
+# ---- Desmond ---------------------------------------------------------------------------------------------------------
+
+
+def _dtr(path: Path) -> Contents:
+    """Frames lie in several files of a folder; another one tells their times and where they are."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        keys = (folder / "timekeys").read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError("its folder holds no file timekeys") from error
+    magic, per_file, length = struct.unpack_from(">4sII", keys)
+    if magic != b"DESK" or length != 24 or per_file < 1:
+        raise DamagedError("its file timekeys does not begin like one")
+    n = (len(keys) - 12) // 24
+    table = np.frombuffer(keys, ">u4", 6 * n, 12).reshape(n, 3, 2).astype(np.uint64)
+    low_high = table[..., 0] | table[..., 1] << np.uint64(32)
+    times = low_high[:, 0].copy().view(np.float64)
+    if not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
+        raise DamagedError("the times in its file timekeys do not increase")
+    ends = np.zeros(n) if per_file == 1 else low_high[:, 1].astype(np.float64)
+    ends += low_high[:, 2].astype(np.float64)
+    # hashed over folders or not
+    sizes = {int(file.name[5:]): file.stat().st_size for file in folder.rglob("frame?????????")}
+    there = np.array([sizes.get(i // per_file, 0) for i in range(n)])
+    whole = int(np.argmin(there >= ends)) if (there < ends).any() else n
+    problem = None
+    if whole < n:
+        problem = f"its file timekeys announces {n} frames, but frame {whole} is not whole"
+    elif (len(keys) - 12) % 24 or (n and max(sizes) > (n - 1) // per_file) or (n and there[-1] > ends[-1]):
+        problem = f"its file timekeys ends after {n} frames, and there are more"
+    return Contents(whole, None, times[:whole], problem)
+
+
+def _stk(path: Path) -> Contents:
+    """A list of frame sets, each of which is cut where the next one begins."""
+    times: list[Array] = []
+    for number, line in enumerate(lines_of(path), start=1):
+        name = line.strip().decode()
+        part = Path(name)
+        if not name or not part.exists():
+            raise DamagedError(
+                f"line {number} names {name!r}, which is not there (relative names count from the working folder)"
+            )
+        found = _dtr(part)
+        if found.problem is not None or found.times is None or not found.n_frames:
+            raise DamagedError(f"line {number} names {name!r}: {found.problem or 'it holds no frame'}")
+        if times:
+            times[-1] = times[-1][times[-1] < found.times[0]]
+            if not len(times[-1]):
+                raise DamagedError(f"line {number} names {name!r}, which begins before all those above it")
+        times.append(found.times)
+    joined = np.concatenate(times) if times else np.zeros(0)
+    return Contents(len(joined), None, joined, None)
 
 
 _COUNTERS: dict[tuple[str, ...], Callable[[Path], Contents | None]] = {
@@ -461,4 +660,10 @@ _COUNTERS: dict[tuple[str, ...], Callable[[Path], Contents | None]] = {
     (".xyz", ".xyz.gz"): _xyz,
     (".gro",): _gro,
     (".lammpstrj",): _lammps,
+    RESTART: _restart,
+    (".arc",): _arc,
+    CIF: _cif,
+    (".mol2",): _mol2,
+    (".dtr",): _dtr,
+    (".stk",): _stk,
 }

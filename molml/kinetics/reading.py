@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import numpy as np
 
-from molml.kinetics.child import DAMAGE
+from molml.kinetics.child import CIF, DAMAGE, RESTART
 from molml.kinetics.framecounts import Contents, DamagedError, contents
 
 if TYPE_CHECKING:
@@ -38,11 +38,19 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 SUFFIXES = (
     ".xtc", ".trr", ".dcd", ".nc", ".ncdf", ".netcdf", ".h5", ".hdf5", ".pdb", ".pdb.gz", ".gro", ".xyz", ".xyz.gz",
-    ".lammpstrj",
+    ".lammpstrj", ".mdcrd", ".crd", ".arc", ".lh5", ".dtr", ".stk", ".gsd", *RESTART, *CIF, ".mol2", ".xml",
+    ".hoomdxml",
 )  # fmt: skip
 """Endings of the files that can be read."""
 
-_WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro")
+_WITH_TOPOLOGY = (".pdb", ".pdb.gz", ".h5", ".hdf5", ".gro", *CIF, ".mol2")
+_PACKAGES = {
+    (".h5", ".hdf5", ".lh5"): ("tables", "HDF5"),
+    (".gsd",): ("gsd", "GSD"),
+    (".mol2",): ("pandas", "MOL2"),
+    (".hoomdxml",): ("networkx", "HOOMD-blue XML"),
+}
+"""What mdtraj needs for some formats, and does not install itself."""
 _PIECE_BYTES = 8_000_000
 # no sign of life for so long is a hang: a piece takes tenths of a second
 _PATIENCE = 120.0
@@ -88,14 +96,17 @@ def trajectory_paths(files: str | os.PathLike[str] | Sequence[str | os.PathLike[
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"there is no file {path}; its folder {_holds(str(path))}")
-        if not path.is_file():
-            raise ValueError(f"{path} is not a file; name the trajectories in it, as {path}/*.xtc")
+        if path.is_dir() and path.suffix.lower() != ".dtr":
+            raise ValueError(
+                f"{path} is not a file; name the trajectories in it, as {path}/*.xtc, or its clickme.dtr, if Desmond "
+                "wrote it"
+            )
         if not path.name.lower().endswith(SUFFIXES):
             raise ValueError(
                 f"{path} cannot be read as a trajectory: known endings are {', '.join(SUFFIXES)}; convert it with "
                 "mdtraj.load(...).save_xtc(...)"
             )
-        if path.stat().st_size == 0:
+        if path.stat().st_size == 0 and path.name != "clickme.dtr":
             raise ValueError(f"{path} is empty; leave it out, or wait until its simulation has written frames")
     real = [path.resolve() for path in paths]
     twice = next((path for i, path in enumerate(real) if path in real[:i]), None)
@@ -255,9 +266,9 @@ def inspect_file(
     """
     _check_package(path)
     try:
-        found = contents(path)
+        found = contents(path, topology.n_atoms)
     except DamagedError as error:
-        raise ValueError(f"{path}: {error}; get the file again") from error
+        raise ValueError(f"{path}: {error}; get the file again, or convert it where it was written") from error
     if found is None:
         found = _count_by_reading(path, topology.n_atoms)
     if found.n_atoms not in (None, topology.n_atoms):
@@ -280,8 +291,9 @@ def inspect_file(
 
 
 def _check_package(path: str | os.PathLike[str]) -> None:
-    if os.fspath(path).lower().endswith((".h5", ".hdf5")) and importlib.util.find_spec("tables") is None:
-        raise ValueError(f"{path}: reading HDF5 trajectories needs the package tables; pip install tables")
+    for suffixes, (package, name) in _PACKAGES.items():
+        if os.fspath(path).lower().endswith(suffixes) and importlib.util.find_spec(package) is None:
+            raise ValueError(f"{path}: reading {name} trajectories needs the package {package}; pip install {package}")
 
 
 def _count_by_reading(path: Path, n_atoms: int) -> Contents:
