@@ -8,15 +8,14 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from molml.kinetics.clustering import KMeans
-from molml.kinetics.counting import transition_counts
-from molml.kinetics.data import Array, check_lengths, time_blocks
+from molml.kinetics.data import Array, check_lengths
 from molml.kinetics.markov import MarkovStateModel
+from molml.kinetics.validation import implied_timescales
 
 N_CELLS = 200
 FRAMES_PER_CELL = 50
 """Fewer say nothing of where they go."""
 _N_RESAMPLES = 60
-_INTERVAL = (2.5, 97.5)  # per cent
 _N_TIMESCALES = 3
 _LAG_FACTORS = (0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
 
@@ -37,7 +36,7 @@ class Markov(NamedTuple):
     timescales : array (n_lagtimes, n_processes)
         In frames.
     low, high : array (n_lagtimes, n_processes)
-        Ends of the 95 % intervals, from resampled blocks of time.
+        Ends of the 95 % intervals, from resampled blocks of time; they contain `timescales`.
     place : int
         Row of the lag time of the comparison.
     """
@@ -55,8 +54,7 @@ class Markov(NamedTuple):
 def markov_model(coordinates: list[Array], lagtime: int, *, n_cells: int = N_CELLS, seed: int = 0) -> Markov:
     """Reversible Markov model on k-means cells, and its timescales over lag times.
 
-    Intervals come from whole blocks of time, drawn again with replacement, since frames within one are anything but
-    independent.
+    Intervals are those of `molml.kinetics.implied_timescales`.
 
     Parameters
     ----------
@@ -81,15 +79,14 @@ def markov_model(coordinates: list[Array], lagtime: int, *, n_cells: int = N_CEL
     if lagtime == 0:
         raise ValueError("lagtime must be at least one frame, got 0")
     clusters = cells_of(coordinates, n_cells, seed=seed)
-    n_cells = clusters.n_clusters
     states = cast("list[Array]", clusters.predict(coordinates))
     lags = sorted({max(1, round(factor * lagtime)) for factor in _LAG_FACTORS} | {lagtime})
     lags = [lag for lag in lags if lag <= lagtime or lag < min(lengths) // 2]
-    rng = np.random.default_rng(seed)
-    rows = [_timescales(states, lag, n_cells, rng) for lag in lags]
-    estimate, low, high = (np.array(column) for column in zip(*rows, strict=True))
+    found = implied_timescales(
+        states, lags, n_timescales=_N_TIMESCALES, n_samples=_N_RESAMPLES, seed=seed, progress=False
+    )
     model = MarkovStateModel(lagtime).fit(states)
-    return Markov(clusters, states, model, np.array(lags), estimate, low, high, lags.index(lagtime))
+    return Markov(clusters, states, model, *found[:4], lags.index(lagtime))
 
 
 def cells_of(coordinates: list[Array], n_cells: int, *, seed: int) -> KMeans:
@@ -107,26 +104,6 @@ def _n_different(coordinates: list[Array], enough: int) -> int:
             if len(seen) >= enough:
                 return enough
     return len(seen)
-
-
-def _timescales(
-    states: list[Array], lagtime: int, n_cells: int, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
-    """Estimate and interval of the slowest processes."""
-    n_blocks = int(np.clip(sum(map(len, states)) // (10 * lagtime), 2, 30))
-    folds = time_blocks([len(x) for x in states], n_blocks, lagtime)
-    counts = np.array(
-        [transition_counts([states[i][a:b] for i, a, b in fold], lagtime, n_states=n_cells) for fold in folds]
-    )
-    drawn = rng.multinomial(len(folds), np.full(len(folds), 1 / len(folds)), size=_N_RESAMPLES)
-    samples = np.array([_slowest(np.tensordot(weights, counts, 1), lagtime) for weights in drawn])
-    low, high = np.percentile(samples, _INTERVAL, axis=0)
-    return _slowest(transition_counts(states, lagtime, n_states=n_cells), lagtime), low, high
-
-
-def _slowest(counts: Array, lagtime: int) -> Array:
-    found = MarkovStateModel(lagtime).fit_counts(counts).timescales(_N_TIMESCALES)
-    return np.concatenate([found, np.zeros(_N_TIMESCALES - len(found))])
 
 
 def timescale_metrics(markov: Markov, timestep: float) -> dict[str, list[float | None]]:

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 from deeptime.markov import TransitionCountEstimator
 from deeptime.markov.msm import MaximumLikelihoodMSM
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from molml.kinetics.bayesian import BayesianMarkovStateModel
+from molml.kinetics.counting import transition_counts
 from molml.kinetics.markov import MarkovStateModel
 from molml.kinetics.metastable import pcca
-from molml.kinetics.validation import chapman_kolmogorov, implied_timescales
+from molml.kinetics.validation import Resamples, chapman_kolmogorov, implied_timescales
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +51,76 @@ def test_timescales_of_a_markov_chain_do_not_depend_on_the_lag_time(chain, dtraj
     np.testing.assert_array_equal(found.active_count_fraction, 1)
     for k, lag in enumerate(found.lagtimes):
         np.testing.assert_allclose(found.timescales[k], MarkovStateModel(int(lag)).fit(dtrajs).timescales(2), rtol=1e-8)
+
+
+def coverage(chain, observe, lagtime, n_seeds=100) -> np.ndarray:
+    """Part of the simulations whose intervals contain the exact timescales."""
+    exact = chain.timescales(2)
+    inside = []
+    for seed in range(n_seeds):
+        states = observe(chain.simulate(6000, seed=seed))
+        found = implied_timescales(states, [lagtime], n_timescales=2, n_samples=60, seed=seed)
+        inside.append((found.low[0] < exact) & (exact < found.high[0]))
+    return np.mean(inside, axis=0)
+
+
+# of a hundred that are right with probability 0.95, less than 85 are in one case of 100,000
+@pytest.mark.parametrize("lagtime", [1, 5])
+def test_intervals_contain_the_exact_timescales_as_often_as_they_say(chain, lagtime):
+    found = coverage(chain, lambda states: states, lagtime)
+    assert (found >= 0.85).all() and (found < 1).all()
+
+
+def test_intervals_of_a_bad_discretisation_do_not_contain_them(chain):
+    # control: a model that is wrong is not helped by its intervals
+    found = coverage(chain, lambda states: np.where(states == 2, 3, states), 1, n_seeds=20)
+    assert found[0] < 0.2
+
+
+def test_intervals_of_frames_that_come_several_times(chain):
+    """Every frame ten times, seen every ten frames: the same data must give the same interval, ten times as long."""
+    states = chain.simulate(6000, seed=0)
+    once = implied_timescales(states, [1], n_timescales=2)
+    often = implied_timescales(np.repeat(states, 10), [10], n_timescales=2)
+    widths = [np.log(found.high / found.low) for found in (once, often)]
+    np.testing.assert_allclose(widths[0], widths[1], rtol=0.15)
+    # control: counts that are taken for independent give narrower ones
+    posterior = BayesianMarkovStateModel(10, counting="sliding").fit(np.repeat(states, 10))
+    taken = posterior.posterior(lambda model: model.timescales(2))
+    assert (np.log(taken.high / taken.low) < 0.5 * widths[1]).all()
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1, 3, 7]), st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_intervals_contain_the_estimate(seed, lagtime, reversible):
+    rng = np.random.default_rng(seed)
+    trajectories = [rng.integers(0, 4, size=n) for n in rng.integers(lagtime + 5, 80, size=3)]
+    found = implied_timescales(trajectories, [lagtime], n_samples=10, reversible=reversible, seed=seed)
+    assert (found.low <= found.timescales).all() and (found.timescales <= found.high).all()
+    assert not np.isnan(found.low).any() and not np.isnan(found.high).any()
+
+
+def test_blocks_together_have_all_counts(dtrajs):
+    shorter = [*dtrajs, dtrajs[0][:21_000]]
+    for lagtime in (1, 7, 500, 19_000):
+        resamples = Resamples(shorter, lagtime)
+        expected = transition_counts(shorter, lagtime)
+        np.testing.assert_array_equal(resamples.counts, expected)
+        assert 1 < resamples.n_blocks <= 30
+        drawn = list(resamples.draw(5, seed=0))
+        assert any((counts != expected).any() for counts in drawn)
+        thin = Resamples(shorter, lagtime, sparse=True)
+        for counts, other in zip(drawn, thin.draw(5, seed=0), strict=True):
+            np.testing.assert_array_equal(other.toarray(), counts)
+
+
+def test_resamples_in_which_nothing_returns():
+    # a way through six states and back, in two blocks of which none returns
+    states = np.array([0, 1, 2, 3, 4, 5, 0])
+    found = implied_timescales(states, [1], n_samples=20)
+    np.testing.assert_array_equal(found.low, found.timescales)
+    test = chapman_kolmogorov(MarkovStateModel().fit(states), states, [1], np.eye(2)[[0, 0, 0, 1, 1, 1]], n_samples=20)
+    np.testing.assert_array_equal(test.low, test.estimates)
 
 
 def test_timescales_of_a_bad_discretisation_do(chain, lumped):
@@ -168,6 +242,7 @@ def test_states_that_are_lost_at_longer_lag_times_are_left_out():
         ([1], np.eye(7)[:6], {}, "every set must have a state"),
         ([10**5], np.eye(6), {}, "shorter than every trajectory"),
         ([1], np.eye(6), {"confidence": 0}, "confidence must be between"),
+        ([1], np.eye(6), {"n_samples": 0}, "n_samples must be a whole number"),
     ],
 )
 def test_parameters_of_chapman_kolmogorov_are_checked(dtrajs, multiples, sets, options, message):
