@@ -1,5 +1,6 @@
 """Markov models: closed forms, deeptime, linear regression, and what users get wrong."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -11,8 +12,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from molml.io import ModelFileError, load_container, save_container
+from molml.kinetics.bayesian import BayesianMarkovStateModel
 from molml.kinetics.markov import MarkovStateModel
 from molml.kinetics.metrics import vamp_score
 
@@ -43,6 +46,66 @@ def matrix():
 @pytest.fixture(scope="module")
 def dtrajs(matrix):
     return [simulated(matrix, n, seed) for seed, n in enumerate((4000, 1000, 2000))]
+
+
+# ---- what scikit-learn asks of estimators
+
+MODELS = [MarkovStateModel(), BayesianMarkovStateModel(n_samples=5, progress=False)]
+# checks that fit to real numbers in several columns; what they are about is tested below with trajectories of states
+_STATES = "trajectories of states are integers in one dimension, not features in columns"
+EXPECTED_FAILURES = dict.fromkeys(
+    (
+        "check_complex_data", "check_dict_unchanged", "check_dont_overwrite_parameters", "check_dtype_object",
+        "check_estimators_dtypes", "check_estimators_empty_data_messages", "check_estimators_fit_returns_self",
+        "check_estimators_nan_inf", "check_estimators_overwrite_params", "check_estimators_pickle", "check_fit1d",
+        "check_f_contiguous_array_estimator", "check_fit2d_1feature", "check_fit2d_1sample", "check_fit2d_predict1d",
+        "check_fit_check_is_fitted", "check_fit_idempotent", "check_fit_score_takes_y",
+        "check_methods_sample_order_invariance", "check_methods_subset_invariance", "check_n_features_in",
+        "check_n_features_in_after_fitting", "check_pipeline_consistency", "check_positive_only_tag_during_fit",
+        "check_readonly_memmap_input",
+    ),
+    _STATES,
+)  # fmt: skip
+
+
+@parametrize_with_checks(MODELS, expected_failed_checks=lambda model: EXPECTED_FAILURES)
+def test_conventions_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(("model", "result"), [(MODELS[0], "transition_matrix"), (MODELS[1], "maximum_likelihood")])
+def test_conventions_of_scikit_learn_on_trajectories_of_states(model, result, dtrajs):
+    """What the checks that expect features in columns are about."""
+    states = [x.copy() for x in dtrajs]
+    for x in states:
+        x.flags.writeable = False
+    fitted = clone(model)
+    with pytest.raises(NotFittedError):
+        getattr(fitted, result)
+    before = fitted.get_params()
+    assert fitted.fit(states, None) is fitted
+    assert fitted.get_params() == before and repr(fitted) == repr(model)
+    # all that is learned ends with an underscore, and nothing of the data has changed
+    assert {name for name in vars(fitted) if not name.endswith("_")} == set(before)
+    for x, original in zip(states, dtrajs, strict=True):
+        np.testing.assert_array_equal(x, original)
+    # again, pickled, with other kinds of integers, in one array
+    names = sorted(set(vars(fitted)) - set(before))
+    for other in (
+        clone(model).fit(states),
+        clone(fitted.fit(states[:1])).fit(states),
+        pickle.loads(pickle.dumps(clone(model).fit(states))),
+        clone(model).fit([x.astype(np.uint8) for x in states]),
+    ):
+        for name in names:
+            np.testing.assert_array_equal(getattr(other, name), getattr(clone(model).fit(states), name))
+    for wrong, error in (
+        (states[0].astype(float), TypeError), (states[0].astype(complex), TypeError), (np.full(9, np.nan), TypeError),
+        (states[0].astype(object), TypeError), (np.stack([states[0]] * 2, axis=1), ValueError), ([], ValueError),
+        (np.zeros(0, int), ValueError), (np.zeros(1, int), ValueError), (-states[0] - 2, ValueError),
+    ):  # fmt: skip
+        with pytest.raises(error, match=r"states|dtrajs|trajectory"):
+            clone(model).fit(wrong)
 
 
 # ---- estimation
