@@ -166,20 +166,18 @@ def _parse(text: str, what: str) -> Chem.Mol:
                 raise MoleculeError(f"{what} must be a molecule, got an InChI that RDKit cannot read: {_shown(text)}")
         else:
             mol = _parse_smiles(smiles, what)
-    _check(mol, what, _shown(text))
+    _check(mol, what, _shown(text), labels=any(sign in smiles for sign in "*#:"))
     return mol
 
 
 def _parse_smiles(smiles: str, what: str) -> Chem.Mol:
-    parameters: Any = Chem.SmilesParserParams()
-    parameters.allowCXSMILES = False
-    parameters.parseName = False
+    # without spaces, which are refused here, there is neither a name nor a CXSMILES for RDKit to read
     reason = _syntax(smiles)
     if reason is None and len(smiles) > MAX_ATOMS:
-        reason = _chemistry(smiles, parameters)
-    mol = None if reason else Chem.MolFromSmiles(smiles, parameters)
+        reason = _chemistry(smiles)
+    mol = None if reason else Chem.MolFromSmiles(smiles)
     if mol is None:
-        reason = reason or _chemistry(smiles, parameters) or "RDKit cannot read it"
+        reason = reason or _chemistry(smiles) or "RDKit cannot read it"
         raise MoleculeError(f"{what} must be a molecule, got {_shown(smiles)}, which is none: {reason}")
     return mol
 
@@ -208,11 +206,9 @@ def _syntax(smiles: str) -> str | None:
     return "a branch is opened with '(' and never closed" if depth else None
 
 
-def _chemistry(smiles: str, parameters: Any) -> str | None:
+def _chemistry(smiles: str) -> str | None:
     """What RDKit objects to, without its log."""
-    parameters.sanitize = False
-    mol: Any = Chem.MolFromSmiles(smiles, parameters)
-    parameters.sanitize = True
+    mol: Any = Chem.MolFromSmiles(smiles, sanitize=False)
     if mol is None:
         return "its bonds or rings do not fit (a ring that is not closed, a bond to nothing, an unknown element?)"
     if mol.GetNumAtoms() > MAX_ATOMS:
@@ -237,8 +233,8 @@ def _sanitised(mol: Chem.Mol, what: str, shown: str) -> Chem.Mol:
     return mol
 
 
-def _check(mol: Any, what: str, shown: str) -> None:
-    """Refuse what is no molecule, or too large; take the numbers of a reaction off."""
+def _check(mol: Any, what: str, shown: str, *, labels: bool = True) -> None:
+    """Refuse what is no molecule, or too large; with `labels`, look for placeholders and numbers of a reaction."""
     if mol.GetNumAtoms() == 0:
         raise MoleculeError(f"{what} must be a molecule, got {shown} without atoms; leave it out")
     if mol.GetNumAtoms() > MAX_ATOMS:
@@ -246,7 +242,7 @@ def _check(mol: Any, what: str, shown: str) -> None:
             f"{what} must have at most {MAX_ATOMS} atoms, got {shown} with {mol.GetNumAtoms()}; leave it out"
         )
     # asking for the atoms by number is eight times faster than iterating over GetAtoms()
-    for number in range(mol.GetNumAtoms()):
+    for number in range(mol.GetNumAtoms() if labels else 0):
         atom = mol.GetAtomWithIdx(number)
         if atom.GetAtomicNum() == 0:
             raise MoleculeError(

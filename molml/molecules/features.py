@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -178,41 +179,60 @@ def _add_atoms(mol: Chem.Mol, atoms: array, details: array, exact: bool) -> None
             smallest[number] = min(smallest[number] or size, size)
     # by number, because iterating over GetAtoms() is eight times slower
     members = [mol.GetAtomWithIdx(number) for number in range(mol.GetNumAtoms())]
-    tags = [_TAGS[atom.GetChiralTag()] for atom in members]
+    tags = [_TAGS[tag] for tag in map(Chem.Atom.GetChiralTag, members)]
+    configurations = [0] * len(members)
     if any(tags):
         Chem.AssignStereochemistry(mol, cleanIt=False, force=True)
-    for atom, ring_size, tag in zip(members, smallest, tags, strict=True):
-        charge, hydrogens = atom.GetFormalCharge(), atom.GetTotalNumHs()
-        if not -MAX_CHARGE <= charge <= MAX_CHARGE:
-            raise _OutOfRangeError(f"an atom of charge {charge:+d}, and at most ±{MAX_CHARGE} are allowed")
-        if hydrogens > MAX_HYDROGENS:
-            raise _OutOfRangeError(f"an atom with {hydrogens} hydrogens, and at most {MAX_HYDROGENS} are allowed")
-        atoms.extend(
-            (
-                atom.GetAtomicNum(),
-                charge + MAX_CHARGE,
-                hydrogens,
-                min(atom.GetNumRadicalElectrons(), 8),
-                _HYBRIDISATIONS[atom.GetHybridization()],
-                atom.GetIsAromatic(),
-                ring_size,
-                _CONFIGURATIONS[atom.GetProp("_CIPCode")] if tag and atom.HasProp("_CIPCode") else 0,
-            )
+        configurations = [
+            _CONFIGURATIONS[atom.GetProp("_CIPCode")] if tag and atom.HasProp("_CIPCode") else 0
+            for atom, tag in zip(members, tags, strict=True)
+        ]
+    charges = list(map(Chem.Atom.GetFormalCharge, members))
+    hydrogens = list(map(Chem.Atom.GetTotalNumHs, members))
+    if charge := next((charge for charge in charges if not -MAX_CHARGE <= charge <= MAX_CHARGE), 0):
+        raise _OutOfRangeError(f"an atom of charge {charge:+d}, and at most ±{MAX_CHARGE} are allowed")
+    if max(hydrogens) > MAX_HYDROGENS:
+        raise _OutOfRangeError(f"an atom with {max(hydrogens)} hydrogens, and at most {MAX_HYDROGENS} are allowed")
+    columns = zip(
+        map(Chem.Atom.GetAtomicNum, members),
+        [charge + MAX_CHARGE for charge in charges],
+        hydrogens,
+        [min(radicals, 8) for radicals in map(Chem.Atom.GetNumRadicalElectrons, members)],
+        [_HYBRIDISATIONS[kind] for kind in map(Chem.Atom.GetHybridization, members)],
+        map(Chem.Atom.GetIsAromatic, members),
+        smallest,
+        configurations,
+        strict=True,
+    )
+    atoms.extend(chain.from_iterable(columns))
+    if exact:
+        columns = zip(
+            map(Chem.Atom.GetNumExplicitHs, members),
+            map(Chem.Atom.GetNoImplicit, members),
+            map(Chem.Atom.GetIsotope, members),
+            tags,
+            [
+                atom.GetUnsignedProp(_PERMUTATION) if tag and atom.HasProp(_PERMUTATION) else 0
+                for atom, tag in zip(members, tags, strict=True)
+            ],
+            strict=True,
         )
-        if exact:
-            permutation = atom.GetUnsignedProp(_PERMUTATION) if tag and atom.HasProp(_PERMUTATION) else 0
-            details.extend((atom.GetNumExplicitHs(), atom.GetNoImplicit(), atom.GetIsotope(), tag, permutation))
+        details.extend(chain.from_iterable(columns))
 
 
 def _add_bonds(mol: Chem.Mol, start: int, bonds: array, ends: array, details: array, exact: bool) -> None:
-    for number in range(mol.GetNumBonds()):
-        bond = mol.GetBondWithIdx(number)
-        ends.extend((start + bond.GetBeginAtomIdx(), start + bond.GetEndAtomIdx()))
-        kind = _KNOWN_BONDS[bond.GetBondType()]
-        stereo = _STEREO[bond.GetStereo()] if kind == 1 else 0
-        bonds.extend((kind, bond.GetIsConjugated(), bond.IsInRing(), stereo))
-        if exact:
-            details.extend(bond.GetStereoAtoms() if stereo > 1 else (-1, -1))
+    members = [mol.GetBondWithIdx(number) for number in range(mol.GetNumBonds())]
+    begin = [start + number for number in map(Chem.Bond.GetBeginAtomIdx, members)]
+    end = [start + number for number in map(Chem.Bond.GetEndAtomIdx, members)]
+    ends.extend(chain.from_iterable(zip(begin, end, strict=True)))
+    kinds = [_KNOWN_BONDS[kind] for kind in map(Chem.Bond.GetBondType, members)]
+    # GetStereo() takes longer than all else, and only double bonds have a configuration
+    stereo = [_STEREO[bond.GetStereo()] if kind == 1 else 0 for bond, kind in zip(members, kinds, strict=True)]
+    columns = zip(kinds, map(Chem.Bond.GetIsConjugated, members), map(Chem.Bond.IsInRing, members), stereo, strict=True)
+    bonds.extend(chain.from_iterable(columns))
+    if exact:
+        for bond, configuration in zip(members, stereo, strict=True):
+            details.extend(bond.GetStereoAtoms() if configuration > 1 else (-1, -1))
 
 
 def n_molecules(batch: GraphBatch) -> int:
