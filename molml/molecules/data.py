@@ -234,7 +234,7 @@ def _sanitised(mol: Chem.Mol, what: str, shown: str) -> Chem.Mol:
 
 
 def _check(mol: Any, what: str, shown: str, *, labels: bool = True) -> None:
-    """Refuse what is no molecule, or too large; with `labels`, look for placeholders and numbers of a reaction."""
+    """Refuse what is no molecule, or too large; with `labels`, look at every atom and bond, too."""
     if mol.GetNumAtoms() == 0:
         raise MoleculeError(f"{what} must be a molecule, got {shown} without atoms; leave it out")
     if mol.GetNumAtoms() > MAX_ATOMS:
@@ -250,6 +250,12 @@ def _check(mol: Any, what: str, shown: str, *, labels: bool = True) -> None:
             )
         if atom.GetAtomMapNum():
             atom.SetAtomMapNum(0)
+    for number in range(mol.GetNumBonds() if labels else 0):
+        bond = mol.GetBondWithIdx(number)
+        if bond.GetBondType() == Chem.BondType.AROMATIC and not bond.GetIsAromatic():
+            raise MoleculeError(
+                f"{what} must be a molecule, got {shown} with an aromatic bond ':' outside of an aromatic ring"
+            )
 
 
 def _first(error: Exception, most: int = 200) -> str:

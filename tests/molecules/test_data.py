@@ -46,6 +46,7 @@ def smiles_of(source):
         pandas.DataFrame({"smiles": [ASPIRIN]})["smiles"],
         (mol for mol in [Chem.MolFromSmiles(ASPIRIN)]),
         "[CH3:1]C(=O)Oc1ccccc1C(=O)O",
+        "CC(=O)Oc:1:c:c:c:c:c:1C(=O)O",
     ],
 )
 def test_whatever_names_aspirin_is_aspirin(source):
@@ -112,6 +113,7 @@ HOSTILE = {
     "SMARTS with any bond": ("C~C", "a query"),
     "SMARTS recursive": ("[$(CC)]", "which is none"),
     "placeholder": ("C*", "placeholder atom"),
+    "aromatic bond in a chain": ("C[C@H](N):C(=O)O", "outside of an aromatic ring"),
     "CXSMILES": ("CC |$a;b$|", "no spaces"),
     "SMILES with a title": ("CC ethane", "no spaces"),
     "five bonds": ("C(C)(C)(C)(C)C", "Explicit valence for atom # 0 C, 5, is greater than permitted"),
