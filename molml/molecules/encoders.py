@@ -169,19 +169,23 @@ class RecurrentEncoder(nn.Module):
             if seed is not None:
                 torch.manual_seed(seed)
             self.tokens = nn.Embedding(n_tokens, 64)
-            self.lstm = nn.LSTM(64, hidden, batch_first=True, bidirectional=True)
+            self.onward = nn.LSTM(64, hidden, batch_first=True)
+            self.backwards = nn.LSTM(64, hidden, batch_first=True)
             self.head = _head(4 * hidden, n_latent)
 
     def forward(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
         """Mean and log variance, each of shape (n, n_latent)."""
         ids = batch.tokens[:, 1:]
-        mask = (ids != 0)[..., None]
-        states, _ = self.lstm(self.tokens(ids))
-        states = states.float() * mask
-        mean = states.sum(1) / mask.sum(1)
-        hidden = states.shape[2] // 2
-        last = states[torch.arange(len(ids)), mask.sum(1)[:, 0] - 1, :hidden]
-        return _gaussian(self.head(torch.cat([mean, last, states[:, 0, hidden:]], 1)))
+        rows, mask = torch.arange(len(ids), device=ids.device), ids != 0
+        lengths = mask.sum(1)
+        # every row turned round within its own length: padding stays behind, where no state has seen it yet
+        time = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        turned = ids.gather(1, torch.where(mask, lengths[:, None] - 1 - time, time))
+        pooled = []
+        for lstm, read in ((self.onward, ids), (self.backwards, turned)):
+            states = lstm(self.tokens(read))[0].float()
+            pooled += [(states * mask[..., None]).sum(1) / lengths[:, None], states[rows, lengths - 1]]
+        return _gaussian(self.head(torch.cat(pooled, 1)))
 
 
 def _head(n_in: int, n_latent: int) -> nn.Module:
