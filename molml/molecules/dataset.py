@@ -179,7 +179,7 @@ def _graphs(smiles: Sequence[str], progress: bool | None, most: int = 2000) -> G
     make, parts = GraphFeatures(), []
     # tqdm's None: only if stderr is a terminal
     silent = None if progress is None else not progress
-    with tqdm(total=len(smiles), desc="graphs", unit=" molecules", disable=silent or len(smiles) <= most) as bar:
+    with tqdm(total=len(smiles), desc="graphs", unit=" molecules", disable=len(smiles) <= most or silent) as bar:
         for first in range(0, len(smiles), most):
             part = make(smiles[first : first + most])
             shift = np.repeat(np.cumsum(part.atom_counts) - part.atom_counts, part.bond_counts)

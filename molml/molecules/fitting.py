@@ -125,7 +125,8 @@ def train(
     valid_fraction : float
         Share of the molecules to hold out; 0 keeps the weights with the best training figures instead.
     model : MoleculeVAE, optional
-        Trained further, with its own vocabulary and sizes; molecules with other tokens are left out.
+        Trained further, in place, with its own vocabulary and sizes; molecules with other tokens are left out. Other
+        `properties` than its own give it a new predictor.
     prior : bool
         Fit a learned prior to the codes at the end, for a twentieth of the time in addition.
     precision : torch.dtype, optional
@@ -159,8 +160,11 @@ def train(
     if model is None:
         model = MoleculeVAE(tokenizer, encoder=encoder, n_latent=n_latent, hidden=hidden, properties=names, seed=seed)
         _scale_properties(model, values[parts.train])
-    elif names != model.properties:
-        raise ValueError(f"properties must be those of the model, {model.properties}, got {names}")
+    elif names and names != model.properties:
+        model.set_properties(names, seed=seed)
+        _scale_properties(model, values[parts.train])
+    if not names:
+        values = np.full((len(smiles), len(model.properties)), np.nan)
     data = model.dataset([smiles[i] for i in parts.all], values[parts.all], progress=progress)
     loss = ELBO(
         beta=beta,

@@ -304,9 +304,80 @@ class MoleculeVAE(nn.Module):
         result = scaled * cast(Tensor, self.property_std) + cast(Tensor, self.property_mean)
         return result.double().numpy()
 
-    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
-        """Write to a model file; ``molml.load`` reads it."""
-        save_container(path, "MoleculeVAE", self.config, self.state_dict(), {**self.metadata, **(metadata or {})})
+    def fit(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        smiles: str | None = None,
+        properties: Sequence[str] = (),
+        minutes: float = 20.0,
+        beta: float = 0.05,
+        learning_rate: float = 5e-4,
+        directory: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> MoleculeVAE:
+        """Train the model further on a table of molecules, and fit its prior anew; `train` trains one from the start.
+
+        Parameters
+        ----------
+        path : path-like
+            File for `read_molecules`. Molecules with tokens that the model does not know are left out, and counted in
+            ``metadata["training"]``.
+        smiles : str, optional
+            Column of the SMILES.
+        properties : sequence of str
+            Columns of numbers to predict from the code. Names that are not just those of the model give it a new
+            predictor; without any it keeps the one it has.
+        minutes, beta, learning_rate, directory, resume, seed, progress
+            As in `train`.
+
+        Returns
+        -------
+        MoleculeVAE
+            This one.
+
+        Raises
+        ------
+        ValueError
+            If the file is none of molecules, or too few are left; see `read_molecules` and `train`.
+        """
+        from molml.molecules.data import read_molecules
+        from molml.molecules.fitting import train
+
+        table = read_molecules(path, smiles=smiles, properties=properties, progress=progress)
+        return train(
+            table.smiles,
+            minutes=minutes,
+            properties={name: table.properties[name].to_numpy() for name in properties},
+            beta=beta,
+            learning_rate=learning_rate,
+            model=self,
+            directory=directory,
+            resume=resume,
+            seed=seed,
+            progress=progress,
+        )
+
+    def save(
+        self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None, *, half: bool = False
+    ) -> None:
+        """Write to a model file; ``molml.load`` reads it.
+
+        Parameters
+        ----------
+        path : path-like
+        metadata : mapping, optional
+            JSON-able facts to add.
+        half : bool
+            Store numbers with 16 bits, which halves the file and changes weights by a 2000th at most.
+        """
+        tensors = {
+            name: tensor.half() if half and tensor.is_floating_point() else tensor
+            for name, tensor in self.state_dict().items()
+        }
+        save_container(path, "MoleculeVAE", self.config, tensors, {**self.metadata, **(metadata or {})})
 
     @classmethod
     def from_container(cls, container: Container) -> MoleculeVAE:

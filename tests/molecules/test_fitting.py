@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+
+from molml.molecules.data import as_molecules, canonical
+from molml.molecules.fitting import (
+    druglike_recipe,
+    fast_precision,
+    fit_prior,
+    latent_statistics,
+    train,
+    train_language,
+)
+from molml.molecules.model import MoleculeVAE
+from molml.molecules.names import NAMES
+from molml.molecules.tokens import Tokenizer
+from molml.training import TrainingInterrupted
+from molml.training.checkpoint import ResumeError
+
+SMILES = sorted({canonical(mol) for mol in as_molecules(list(NAMES.values()))})
+SMALL = {"encoder": "convolutional", "n_latent": 8, "hidden": 32, "batch_size": 16, "learning_rate": 4e-3}
+
+
+def short(smiles=SMILES, **keywords):
+    options = {"minutes": 10.0, "max_epochs": 3, "valid_fraction": 0.2, "prior": False, **SMALL} | keywords
+    return train(smiles, **options)
+
+
+def weights(model):
+    return torch.cat([tensor.flatten().double() for tensor in model.state_dict().values()])
+
+
+def test_the_same_seed_gives_the_same_weights():
+    assert torch.equal(weights(short(seed=1)), weights(short(seed=1)))
+    assert not torch.equal(weights(short(seed=1)), weights(short(seed=2)))
+
+
+def test_a_killed_run_continues_to_the_same_bits(tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from molml.molecules.loss import ELBO
+
+    expected = short(seed=1)
+    whole, calls = ELBO.__call__, []
+
+    def killed(self, model, batch):
+        calls.append(1)
+        # in the middle of the second of three epochs
+        if len(calls) == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self, model, batch)
+
+    monkeypatch.setattr(ELBO, "__call__", killed)
+    with pytest.raises(TrainingInterrupted):
+        short(seed=1, directory=tmp_path)
+    monkeypatch.setattr(ELBO, "__call__", whole)
+    assert torch.equal(weights(short(seed=1, directory=tmp_path, resume=True)), weights(expected))
+    with pytest.raises(ResumeError, match="beta"):
+        short(seed=1, beta=0.5, directory=tmp_path, resume=True)
+
+
+def test_the_code_is_used_and_a_large_beta_makes_it_collapse():
+    long = {"max_epochs": 25, "valid_fraction": 0.0, "word_dropout": 0.0}
+    used, collapsed = short(beta=0.01, **long), short(beta=100.0, warm_up=0.0, **long)
+    statistics = [latent_statistics(model, model.dataset(SMILES)) for model in (used, collapsed)]
+    assert statistics[0].active_units == 8 and statistics[0].kl.min() > 0.1
+    # control: this is what a collapse looks like, and it is told
+    assert statistics[1].active_units == 0 and statistics[1].kl.sum() < 0.01
+
+
+def test_statistics_are_those_of_the_posterior():
+    model = MoleculeVAE(Tokenizer.from_strings(SMILES), n_latent=3, hidden=8).eval()
+    model.encode_batch = lambda batch: (torch.arange(3.0) * torch.arange(len(batch.tokens))[:, None], torch.zeros(1, 3))
+    data = model.dataset(SMILES[:4])
+    # means 0, 1, 2, 3 times 0, 1 and 2, variances 1: half of the mean square
+    assert latent_statistics(model, data).kl.tolist() == [0.0, 14 / 8, 14 / 2]
+    assert latent_statistics(model, data).active_units == 2
+
+
+def test_molecules_with_rare_tokens_are_left_out_and_counted():
+    model = short([*SMILES, "C[Se]C"], min_count=2, max_epochs=1)
+    assert "[Se]" not in model.tokenizer.vocabulary
+    found = model.metadata["training"]
+    assert found["n_unknown_tokens"] >= 1
+    assert found["n_train"] + found["n_valid"] + found["n_unknown_tokens"] == len(SMILES) + 1
+
+
+def test_repeated_molecules_are_held_out_once_and_never_trained_on():
+    from molml.molecules.data import split_by_hash
+
+    held_out = split_by_hash(SMILES, 0.2)[1]
+    model = short(SMILES * 3, max_epochs=1)
+    assert model.metadata["training"]["n_valid"] == len(held_out)
+    assert model.metadata["training"]["n_train"] == 3 * (len(SMILES) - len(held_out))
+
+
+def test_selfies_can_be_written():
+    pytest.importorskip("selfies")
+    model = short(SMILES, kind="selfies", max_epochs=1)
+    assert model.tokenizer.kind == "selfies"
+    # whatever a decoder of SELFIES writes is a molecule or nothing
+    assert all(mol is None or mol.GetNumAtoms() for mol in model.reconstruct(SMILES[:5]))
+
+
+def test_a_model_can_be_trained_further_with_its_predictor():
+    masses = [float(len(text)) for text in SMILES]
+    model = short(properties={"length": masses}, max_epochs=1)
+    mean, predictor = model.property_mean.clone(), model.predictor
+    assert train(SMILES, model=model, minutes=5.0, max_epochs=1, valid_fraction=0.2, prior=False) is model
+    assert model.properties == ["length"] and model.predictor is predictor
+    assert torch.equal(model.property_mean, mean)
+
+
+def test_the_prior_comes_by_itself():
+    model = short(minutes=0.02, max_epochs=2, prior=True)
+    assert model.prior is not None and model.config["prior"]["n_layers"] == 8
+
+
+def test_a_prior_meets_a_mixture_better_than_a_gaussian():
+    model = MoleculeVAE(Tokenizer.from_strings(SMILES), n_latent=2, hidden=8).eval()
+    rng = np.random.default_rng(0)
+    centres = torch.tensor([[4.0, 0.0], [-4.0, 0.0], [0.0, 4.0]])[rng.integers(3, size=1000)]
+    model.posterior = lambda dataset: (centres[: len(dataset)], torch.full((len(dataset), 2), -3.0))
+    fit_prior(model, model.dataset(["CCO"] * 1000), minutes=5.0, max_epochs=60)
+    gaussian = -(np.log(2 * np.pi * np.e) + 0.5 * np.log(np.linalg.det(np.cov(centres.T.numpy()) + 0.05 * np.eye(2))))
+    assert model.prior.log_density(centres).mean().item() > gaussian + 0.5
+
+
+def test_the_recipe_reads_its_three_files(tmp_path):
+    (tmp_path / "zinc.smi").write_text("\n".join(["CC(C)Oc1ccccc1", "CCN(CC)C(=O)c1ccncc1"] * 15 + ["CCCCO"] * 15))
+    (tmp_path / "drugs.csv").write_text("smiles\nCC(=O)[O-].[Na+]\nnothing\nCCOC(C)=O\n")
+    (tmp_path / "qm9.smi").write_text("\n".join("C" * n for n in range(1, 40)))
+    model = druglike_recipe(
+        tmp_path / "zinc.smi",
+        tmp_path / "drugs.csv",
+        tmp_path / "qm9.smi",
+        minutes=0.02,
+        directory=tmp_path / "run",
+        n_latent=4,
+        hidden=8,
+    )
+    assert "[Na+]" not in model.tokenizer.vocabulary and "[O-]" in model.tokenizer.vocabulary
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+    assert model.prior is not None
+
+
+def test_bfloat16_is_taken_where_the_processor_has_it():
+    assert (fast_precision() == torch.bfloat16) == torch.cpu._is_avx512_bf16_supported()
+
+
+@pytest.mark.parametrize(
+    ("smiles", "keywords", "match"),
+    [
+        (["CCO"], {"valid_fraction": 0.5}, "both sides of the split"),
+        (SMILES, {"properties": {"x": [1.0]}}, "'x' must have a number per molecule"),
+        (SMILES, {"properties": {"x": [1.0] * len(SMILES)}}, "'x' must have at least two different values"),
+        (SMILES, {"minutes": 0.0}, "minutes must be positive"),
+        (SMILES, {"min_count": 10**6}, "min_count"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(smiles, keywords, match):
+    with pytest.raises(ValueError, match=match):
+        short(smiles, **keywords)
+
+
+def test_a_language_model_needs_molecules_on_both_sides():
+    with pytest.raises(ValueError, match="both sides of the split"):
+        train_language(["CCO"], minutes=1.0, valid_fraction=0.5)
