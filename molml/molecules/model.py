@@ -12,6 +12,7 @@ from rdkit import Chem
 from torch import Tensor, nn
 
 from molml.io import Container, ModelFileError, save_container
+from molml.molecules import exploration, optimisation
 from molml.molecules.data import as_molecules, canonical
 from molml.molecules.dataset import ATOM_SIZES, BOND_SIZES, MoleculeBatch, MoleculeDataset
 from molml.molecules.decoder import Decoder
@@ -303,6 +304,10 @@ class MoleculeVAE(nn.Module):
         scaled = self.predictor(torch.as_tensor(np.asarray(z), dtype=torch.float32))
         result = scaled * cast(Tensor, self.property_std) + cast(Tensor, self.property_mean)
         return result.double().numpy()
+
+    near = exploration.near
+    interpolate = exploration.interpolate
+    optimize = optimisation.optimize
 
     def fit(
         self,

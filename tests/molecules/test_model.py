@@ -8,6 +8,7 @@ from molml.molecules.data import MoleculeError, as_molecules, canonical
 from molml.molecules.fitting import fit_prior, train
 from molml.molecules.model import MoleculeVAE
 from molml.molecules.names import NAMES
+from molml.molecules.optimisation import optimize
 from molml.molecules.tokens import Tokenizer, UnknownTokenError
 
 SMILES = sorted({canonical(mol) for mol in as_molecules(list(NAMES.values()))}, key=lambda text: (len(text), text))
@@ -76,6 +77,12 @@ def test_samples_are_different_molecules_and_follow_the_seed(trained):
     assert smiles == [canonical(mol) for mol in trained.sample(20, seed=3)]
     assert smiles != [canonical(mol) for mol in trained.sample(20, seed=4)]
     assert trained.sample(0) == []
+
+
+def test_it_explores_by_the_functions_of_that_name(trained):
+    assert len(trained.near(FIFTY[9], n=3)) >= 1
+    assert len(trained.interpolate([FIFTY[9], FIFTY[12]], n=3, path=True)) == 3
+    assert MoleculeVAE.optimize is optimize
 
 
 def test_the_learned_prior_fits_the_codes_better_than_the_standard_one(trained):
