@@ -320,6 +320,13 @@ def to_molecules(batch: GraphBatch) -> list[Chem.Mol]:
     ends = batch.ends - _starts(batch.atom_counts)[owners, None]
     if len(ends) and (ends.min() < 0 or (ends >= batch.atom_counts[owners, None]).any()):
         raise ValueError("ends must be atoms of the molecule that has the bond; got a bond between two molecules")
+    for what, table, sizes in (
+        ("atoms", batch.atoms, GraphFeatures.atom_sizes),
+        ("bonds", batch.bonds, GraphFeatures.bond_sizes),
+        ("atom_details", batch.atom_details[:, 3:4], (len(Chem.ChiralType.values),)),
+    ):
+        if table.shape[1] != len(sizes) or (table < 0).any() or (table >= np.array(sizes)).any():
+            raise ValueError(f"{what} must be categories of {len(sizes)} columns below {sizes}, got others")
     mols, atom, bond = [], 0, 0
     for index, (n_atoms, n_bonds) in enumerate(zip(batch.atom_counts, batch.bond_counts, strict=True)):
         these, those = slice(atom, atom + n_atoms), slice(bond, bond + n_bonds)

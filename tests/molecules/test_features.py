@@ -290,6 +290,14 @@ def test_arrays_that_do_not_fit_are_refused():
         to_molecules(batch._replace(ends=np.array([[0, 2]], dtype=np.int32)))
 
 
+@pytest.mark.parametrize("name, column, value", [("atoms", 0, 119), ("bonds", 0, 6), ("atom_details", 3, 99)])
+def test_categories_that_do_not_exist_are_refused(name, column, value):
+    batch = GraphFeatures()("CC")
+    getattr(batch, name)[:, column] = value
+    with pytest.raises(ValueError, match=f"{name} must be categories"):
+        to_molecules(batch)
+
+
 def test_a_graph_that_is_no_molecule_is_refused_in_silence(capfd):
     batch = GraphFeatures()(["C", "C=O"])
     batch.bonds[:, 0] = 4
