@@ -84,7 +84,8 @@ class Bonds:
     """
 
     def __init__(self, molecule: Chem.Mol) -> None:
-        atoms = np.array([_class_of(atom) for atom in molecule.GetAtoms()], dtype=np.int64)
+        # by number: iterating over RDKit's atoms takes twice as long
+        atoms = np.array([_class_of(molecule.GetAtomWithIdx(i)) for i in range(molecule.GetNumAtoms())], dtype=np.int64)
         orders = np.triu(Chem.GetAdjacencyMatrix(molecule, useBO=True))
         first, second = np.nonzero(orders)
         kinds = _KIND_OF[np.minimum(2.0 * orders[first, second], len(_KIND_OF) - 1).astype(np.int64)]
