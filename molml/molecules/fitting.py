@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -27,6 +28,8 @@ CLIP_NORM = 20.0
 MAX_EPOCHS = 100_000
 # the recipe of the model that comes with the package: how often the drugs are seen, and the share of QM9
 DRUGS, SMALL, MIN_COUNT = 4, 0.08, 20
+COLLAPSED = 1.0  # nats; an untrained encoder, too, has no active dimensions, but a large divergence
+JUDGED = 2000  # molecules that tell whether the code is used, where none are held out
 # the learned prior: codes that it is fitted to, at most, and share of the time it takes
 CODES, PRIOR_BATCH, PRIOR_RATE, PRIOR_SHARE = 200_000, 512, 2e-3, 0.05
 
@@ -144,7 +147,13 @@ def train(
     Returns
     -------
     MoleculeVAE
-        In evaluation mode, on the CPU; its metadata tell how it was trained.
+        In evaluation mode, on the CPU; its metadata tell how it was trained, and how many nats and dimensions of the
+        code are used.
+
+    Warns
+    -----
+    UserWarning
+        If the decoder ignores the code.
 
     Raises
     ------
@@ -201,6 +210,15 @@ def train(
     )
     model.to("cpu").eval()
     model.metadata |= {"training": _description(history, parts, options, minutes, seed)}
+    judged = range(n_train, len(data)) if len(parts.valid) > 1 else range(min(n_train, JUDGED))
+    statistics = latent_statistics(model, data.subset(judged))
+    model.metadata |= {"latent": {"kl": float(statistics.kl.sum()), "active_units": statistics.active_units}}
+    if statistics.active_units == 0 and statistics.kl.sum() < COLLAPSED:
+        warnings.warn(
+            f"the decoder ignores the code (posterior collapse: none of {model.n_latent} dimensions is active, the "
+            f"divergence is {statistics.kl.sum():.2g} nats); train longer, or with a smaller beta or a longer warm_up",
+            stacklevel=2,
+        )
     if prior:
         fit_prior(model, data.subset(range(n_train)), minutes=PRIOR_SHARE * minutes, seed=seed, progress=progress)
     return model
