@@ -16,7 +16,7 @@ from torch import Tensor
 from molml.molecules.data import as_molecules, canonical, normalise, read_molecules, split_by_hash
 from molml.molecules.dataset import MoleculeDataset
 from molml.molecules.language import LanguageModel
-from molml.molecules.loss import ELBO, NextToken, log_density
+from molml.molecules.loss import ELBO, NextToken, fast_precision, log_density
 from molml.molecules.model import MoleculeVAE
 from molml.molecules.names import NAMES
 from molml.molecules.tokens import Tokenizer
@@ -77,12 +77,12 @@ def train(
     kind: Literal["smiles", "selfies"] = "smiles",
     n_latent: int = 64,
     hidden: int = 512,
-    beta: float = 0.05,
+    beta: float = 0.1,
     free_nats: float = 0.0,
     word_dropout: float = 0.1,
     warm_up: float = 0.5,
     property_weight: float = 1.0,
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = LEARNING_RATE,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
@@ -230,7 +230,7 @@ def train_language(
     minutes: float,
     kind: Literal["smiles", "selfies"] = "smiles",
     hidden: int = 512,
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = LEARNING_RATE,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
@@ -336,10 +336,10 @@ def druglike_recipe(
     directory: str | os.PathLike[str],
     encoder: str = "convolutional",
     n_latent: int = 64,
-    hidden: int = 512,
-    beta: float = 0.05,
+    hidden: int = 384,
+    beta: float = 0.1,
     word_dropout: float = 0.1,
-    batch_size: int = 128,
+    batch_size: int = 64,
     learning_rate: float = LEARNING_RATE,
     resume: bool = False,
     seed: int = 0,
@@ -386,11 +386,6 @@ def druglike_recipe(
         seed=seed,
         progress=progress,
     )
-
-
-def fast_precision() -> torch.dtype:
-    """bfloat16 where this processor multiplies in it (AVX512-BF16 or AMX), else float32."""
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
 class _Parts(NamedTuple):

@@ -16,7 +16,7 @@ from molml.molecules.data import as_molecules, canonical
 from molml.molecules.dataset import MoleculeDataset
 from molml.molecules.decoder import Decoder
 from molml.molecules.generation import generate, molecules
-from molml.molecules.loss import token_losses
+from molml.molecules.loss import fast_precision, token_losses
 from molml.molecules.tokens import Tokenizer
 
 SCORED = 256  # molecules at a time
@@ -85,7 +85,7 @@ class LanguageModel(nn.Module):
         return result
 
     def sample(self, n: int, *, seed: int = 0, temperature: float = 1.0, mask: bool = True) -> list[Chem.Mol | None]:
-        """Molecules that the model writes.
+        """Molecules that the model writes, in bfloat16 where the processor has it.
 
         Parameters
         ----------
@@ -100,7 +100,15 @@ class LanguageModel(nn.Module):
         list of rdkit.Chem.Mol or None
             None where the string is no molecule; the same molecule may come several times.
         """
-        strings = generate(self.decoder, self.tokenizer, n, temperature=temperature, mask=mask, seed=seed)
+        strings = generate(
+            self.decoder,
+            self.tokenizer,
+            n,
+            temperature=temperature,
+            mask=mask,
+            seed=seed,
+            mixed_precision=fast_precision() == torch.bfloat16,
+        )
         return molecules(strings)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:

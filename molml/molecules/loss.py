@@ -52,7 +52,7 @@ class ELBO:
     def __init__(
         self,
         *,
-        beta: float = 0.05,
+        beta: float = 0.1,
         free_nats: float = 0.0,
         word_dropout: float = 0.1,
         property_weight: float = 1.0,
@@ -154,6 +154,11 @@ def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
         logits.float().flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD, reduction="none"
     )
     return losses.view(len(tokens), -1)
+
+
+def fast_precision() -> torch.dtype:
+    """bfloat16 where this processor multiplies in it (AVX512-BF16 or AMX), else float32."""
+    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
 def autocast(device: str, precision: torch.dtype) -> torch.autocast:

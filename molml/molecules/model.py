@@ -18,6 +18,7 @@ from molml.molecules.dataset import ATOM_SIZES, BOND_SIZES, MoleculeBatch, Molec
 from molml.molecules.decoder import Decoder
 from molml.molecules.encoders import ENCODERS, ConvolutionalEncoder, GraphEncoder, RecurrentEncoder
 from molml.molecules.generation import generate, molecules
+from molml.molecules.loss import fast_precision
 from molml.molecules.tokens import Tokenizer
 from molml.nn import MLP, CouplingFlow
 
@@ -221,7 +222,7 @@ class MoleculeVAE(nn.Module):
         return self.prior.sample(n, generator=generator).double().numpy()
 
     def sample(self, n: int, *, seed: int = 0, temperature: float = 0.0) -> list[Chem.Mol]:
-        """Different molecules, decoded from codes drawn from the prior.
+        """Different molecules, decoded from codes drawn from the prior, in bfloat16 where the processor has it.
 
         Parameters
         ----------
@@ -249,7 +250,14 @@ class MoleculeVAE(nn.Module):
                 break
             start = seed + 1_000_003 * attempt
             codes = torch.from_numpy(self.sample_codes(missing + missing // 20 + 8, seed=start)).float()
-            strings = generate(self.decoder, self.tokenizer, codes, temperature=temperature, seed=start)
+            strings = generate(
+                self.decoder,
+                self.tokenizer,
+                codes,
+                temperature=temperature,
+                seed=start,
+                mixed_precision=fast_precision() == torch.bfloat16,
+            )
             for mol in molecules(strings):
                 if mol is not None and len(found) < n:
                     found.setdefault(canonical(mol), mol)
@@ -316,7 +324,7 @@ class MoleculeVAE(nn.Module):
         smiles: str | None = None,
         properties: Sequence[str] = (),
         minutes: float = 20.0,
-        beta: float = 0.05,
+        beta: float = 0.1,
         learning_rate: float = 5e-4,
         directory: str | os.PathLike[str] | None = None,
         resume: bool = False,

@@ -5,7 +5,6 @@ import torch
 from molml.molecules.data import as_molecules, canonical
 from molml.molecules.fitting import (
     druglike_recipe,
-    fast_precision,
     fit_prior,
     latent_statistics,
     train,
@@ -147,10 +146,6 @@ def test_the_recipe_reads_its_three_files(tmp_path):
     assert "[Na+]" not in model.tokenizer.vocabulary and "[O-]" in model.tokenizer.vocabulary
     assert (tmp_path / "run" / "metrics.jsonl").is_file()
     assert model.prior is not None
-
-
-def test_bfloat16_is_taken_where_the_processor_has_it():
-    assert (fast_precision() == torch.bfloat16) == torch.cpu._is_avx512_bf16_supported()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from molml.molecules.decoder import PAD
-from molml.molecules.loss import ELBO, NextToken, log_density, token_losses
+from molml.molecules.loss import ELBO, NextToken, fast_precision, log_density, token_losses
 from molml.molecules.model import MoleculeVAE
 from molml.molecules.tokens import Tokenizer
 from molml.nn import CouplingFlow, gaussian
@@ -119,6 +119,10 @@ def test_bfloat16_agrees_with_float32(encoder):
     assert torch.cosine_similarity(rounded[2], exact[2], dim=0) > 0.999
     # control: it did compute in another precision
     assert not torch.equal(rounded[2], exact[2])
+
+
+def test_bfloat16_is_taken_where_the_processor_has_it():
+    assert (fast_precision() == torch.bfloat16) == torch.cpu._is_avx512_bf16_supported()
 
 
 def test_warm_up_rises_with_the_square_to_beta():
