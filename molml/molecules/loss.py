@@ -158,7 +158,9 @@ def token_losses(logits: Tensor, tokens: Tensor) -> Tensor:
 
 def fast_precision() -> torch.dtype:
     """bfloat16 where this processor multiplies in it (AVX512-BF16 or AMX), else float32."""
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    # oneDNN says yes also where it would emulate the type, at a loss
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
 
 
 def autocast(device: str, precision: torch.dtype) -> torch.autocast:

@@ -121,8 +121,11 @@ def test_bfloat16_agrees_with_float32(encoder):
     assert not torch.equal(rounded[2], exact[2])
 
 
-def test_bfloat16_is_taken_where_the_processor_has_it():
-    assert (fast_precision() == torch.bfloat16) == torch.cpu._is_avx512_bf16_supported()
+@pytest.mark.parametrize(("vector", "tile", "expected"), [(1, 0, "bfloat16"), (0, 1, "bfloat16"), (0, 0, "float32")])
+def test_bfloat16_is_taken_where_the_processor_has_it(vector, tile, expected, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bool(vector))
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: bool(tile))
+    assert fast_precision() == getattr(torch, expected)
 
 
 def test_warm_up_rises_with_the_square_to_beta():
