@@ -86,7 +86,7 @@ def train(
     learning_rate: float = LEARNING_RATE,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
-    valid_fraction: float = 0.01,
+    valid_fraction: float | None = None,
     model: MoleculeVAE | None = None,
     prior: bool = True,
     precision: torch.dtype | None = None,
@@ -125,8 +125,9 @@ def train(
         Most passes over the data.
     min_count : int
         Molecules with a token that occurs less often are left out.
-    valid_fraction : float
-        Share of the molecules to hold out; 0 keeps the weights with the best training figures instead.
+    valid_fraction : float, optional
+        Share of the molecules to hold out; 0 keeps the weights with the best training figures instead. By default one
+        in a hundred, of few molecules more: up to 100, but never more than a fifth.
     model : MoleculeVAE, optional
         Trained further, in place, with its own vocabulary and sizes; molecules with other tokens are left out. Other
         `properties` than its own give it a new predictor.
@@ -234,7 +235,7 @@ def train_language(
     learning_rate: float = LEARNING_RATE,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
-    valid_fraction: float = 0.01,
+    valid_fraction: float | None = None,
     precision: torch.dtype | None = None,
     device: str = "cpu",
     directory: str | os.PathLike[str] | None = None,
@@ -397,7 +398,9 @@ class _Parts(NamedTuple):
     n_unknown: int
 
 
-def _split(smiles: Sequence[str], tokenizer: Tokenizer, fraction: float) -> _Parts:
+def _split(smiles: Sequence[str], tokenizer: Tokenizer, fraction: float | None) -> _Parts:
+    if fraction is None:
+        fraction = min(0.2, max(0.01, 100 / max(len(smiles), 1)))
     known = np.array([index for index, text in enumerate(smiles) if not tokenizer.unknown(text)], np.int64)
     rest, held_out = known, known[:0]
     if fraction:

@@ -326,6 +326,7 @@ class MoleculeVAE(nn.Module):
         minutes: float = 20.0,
         beta: float = 0.1,
         learning_rate: float = 5e-4,
+        valid_fraction: float | None = None,
         directory: str | os.PathLike[str] | None = None,
         resume: bool = False,
         seed: int = 0,
@@ -343,7 +344,7 @@ class MoleculeVAE(nn.Module):
         properties : sequence of str
             Columns of numbers to predict from the code. Names that are not just those of the model give it a new
             predictor; without any it keeps the one it has.
-        minutes, beta, learning_rate, directory, resume, seed, progress
+        minutes, beta, learning_rate, valid_fraction, directory, resume, seed, progress
             As in `train`.
 
         Returns
@@ -366,6 +367,7 @@ class MoleculeVAE(nn.Module):
             properties={name: table.properties[name].to_numpy() for name in properties},
             beta=beta,
             learning_rate=learning_rate,
+            valid_fraction=valid_fraction,
             model=self,
             directory=directory,
             resume=resume,

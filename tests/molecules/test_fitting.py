@@ -89,6 +89,18 @@ def test_molecules_with_rare_tokens_are_left_out_and_counted():
     assert found["n_train"] + found["n_valid"] + found["n_unknown_tokens"] == len(SMILES) + 1
 
 
+@pytest.mark.parametrize(("n", "least", "most"), [(40, 4, 12), (1000, 70, 130)])
+def test_of_few_molecules_more_are_held_out(n, least, most):
+    model = short(
+        ["C" * (i % 30) + "O" + "C" * (i // 30) for i in range(n)],
+        valid_fraction=None,
+        minutes=1e-4,
+        encoder="recurrent",
+    )
+    # a fifth of 40, a tenth of 1000
+    assert least <= model.metadata["training"]["n_valid"] <= most
+
+
 def test_repeated_molecules_are_held_out_once_and_never_trained_on():
     from molml.molecules.data import split_by_hash
 
