@@ -1,0 +1,388 @@
+"""The command `molml molecules`: train a model of molecules, and explore, sample and measure with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from molml.options import add_action, add_run, add_seed, add_threads
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rdkit import Chem
+
+    from molml.molecules.data import MoleculeTable
+
+FIGURES = ("learning_curve.png", "samples.png", "neighbourhood.png", "interpolation.png", "latent_map.png")
+FILES = ("model.molml", "checkpoint.molml", "metrics.json", "metrics.jsonl", "report.html", *FIGURES)
+"""What a training writes into its folder."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add `molecules` to the commands of molml; the chosen action is left in ``arguments.run``.
+
+    Parameters
+    ----------
+    subparsers : action of argparse.ArgumentParser.add_subparsers
+    """
+    parser = subparsers.add_parser("molecules", help="generative models of molecules", description=__doc__)
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    _add_train(actions)
+    _add_sample(actions)
+    _add_near(actions)
+    _add_interpolate(actions)
+    _add_optimize(actions)
+    _add_encode(actions)
+    _add_predict(actions)
+    _add_metrics(actions)
+
+
+def _add_train(actions: Any) -> None:
+    action = add_action(
+        actions,
+        "train",
+        run_train,
+        help="make a model from molecules",
+        description="Train a generative model on the molecules of a file, for a given time.",
+    )
+    action.add_argument(
+        "data", metavar="DATA", nargs="+", help="molecules: .csv, .smi, .sdf (.gz, .xz); a recipe says which files"
+    )
+    action.add_argument("--smiles", metavar="COLUMN", help="of a table (default: smiles, in any case)")
+    action.add_argument("--properties", metavar="COLUMN", nargs="+", default=[], help="numbers to predict from the code")
+    action.add_argument("--minutes", metavar="M", type=float, default=20.0, help="of training (default: 20)")
+    action.add_argument("--model", choices=("vae", "language"), default="vae", help="kind of model (default: vae)")
+    action.add_argument(
+        "--encoder", choices=("graph", "convolutional", "recurrent"), default="graph", help="what reads (default: graph)"
+    )
+    action.add_argument(
+        "--tokens", choices=("smiles", "selfies"), default="smiles", help="what is written (default: smiles)"
+    )
+    action.add_argument("--start", metavar="MODEL", help="model to train further: a file, or the name of a shipped one")
+    action.add_argument("--recipe", choices=("druglike",), help="that of a shipped model; DATA is ZINC DRUGS QM9 then")
+    action.add_argument("--skip", action="store_true", help="leave out, and count, lines that hold no molecule")
+    action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
+    add_run(action, "folder for model, metrics and report")
+
+
+def _add_model(action: argparse.ArgumentParser) -> None:
+    action.add_argument("model", metavar="MODEL", help="model file, or the name of a shipped model, such as druglike")
+
+
+def _add_file(action: argparse.ArgumentParser, kinds: str, *, required: bool = True) -> None:
+    action.add_argument("--output", metavar="FILE", required=required, help=f"file to write: {kinds}")
+
+
+def _add_sample(actions: Any) -> None:
+    action = add_action(
+        actions, "sample", run_sample, help="new molecules", description="Draw molecules from a model, all different."
+    )
+    _add_model(action)
+    action.add_argument("-n", metavar="N", type=int, default=100, help="how many (default: 100)")
+    action.add_argument("--temperature", metavar="T", type=float, default=1.0, help="of the decoder (default: 1)")
+    _add_file(action, ".smi, .csv, .sdf, .svg, .png")
+    add_seed(action)
+    add_threads(action)
+
+
+def _add_near(actions: Any) -> None:
+    action = add_action(
+        actions,
+        "near",
+        run_near,
+        help="molecules around a molecule",
+        description="Decode codes around that of a molecule, nearest first.",
+    )
+    _add_model(action)
+    action.add_argument("molecule", metavar="MOLECULE", help="SMILES, InChI, or a name such as aspirin")
+    action.add_argument("-n", metavar="N", type=int, default=20, help="how many (default: 20)")
+    action.add_argument("--radius", metavar="R", type=float, help="distance of the codes; widened as needed if left out")
+    _add_file(action, ".svg, .png, .csv, .smi, .sdf")
+    add_seed(action)
+    add_threads(action)
+
+
+def _add_interpolate(actions: Any) -> None:
+    action = add_action(
+        actions,
+        "interpolate",
+        run_interpolate,
+        help="molecules between molecules",
+        description="A path between two or more molecules, or with --grid a square between four.",
+    )
+    _add_model(action)
+    action.add_argument("molecules", metavar="MOLECULE", nargs="+", help="SMILES, InChI, or names")
+    action.add_argument("-n", metavar="N", type=int, default=7, help="points of a path, or of a side (default: 7)")
+    action.add_argument("--grid", action="store_true", help="bilinear, between four corners")
+    _add_file(action, ".svg, .png, .csv, .smi, .sdf")
+    add_threads(action)
+
+
+def _add_optimize(actions: Any) -> None:
+    action = add_action(
+        actions,
+        "optimize",
+        run_optimize,
+        help="better molecules near a molecule",
+        description="Search the codes around a molecule for better values of a property.",
+    )
+    _add_model(action)
+    action.add_argument("molecule", metavar="MOLECULE", help="where to start: SMILES, InChI, or a name")
+    action.add_argument("--property", metavar="NAME", required=True, help="logP, QED, SA, weight, …")
+    action.add_argument(
+        "--direction", metavar="D", default="max", help="max, min, or a number to come near to (default: max)"
+    )
+    action.add_argument(
+        "--similarity", metavar="S", type=float, default=0.4, help="least Tanimoto similarity (default: 0.4)"
+    )
+    action.add_argument(
+        "--method", choices=("gradient", "bayesian", "cma"), default="cma", help="of the search (default: cma)"
+    )
+    action.add_argument("--calls", metavar="N", type=int, default=500, help="evaluations of the property (default: 500)")
+    _add_file(action, ".svg, .png, .csv, .smi, .sdf", required=False)
+    add_seed(action)
+    add_threads(action)
+
+
+def _add_encode(actions: Any) -> None:
+    action = add_action(
+        actions, "encode", run_encode, help="codes of molecules", description="Codes of the molecules of a file."
+    )
+    _add_model(action)
+    action.add_argument("data", metavar="DATA", help="molecules: .csv, .smi, .sdf (.gz, .xz)")
+    action.add_argument("--smiles", metavar="COLUMN", help="of a table")
+    _add_file(action, ".csv or .npy")
+    add_threads(action)
+
+
+def _add_predict(actions: Any) -> None:
+    action = add_action(
+        actions,
+        "predict",
+        run_predict,
+        help="properties of molecules",
+        description="Properties that a model was trained to predict.",
+    )
+    _add_model(action)
+    action.add_argument("data", metavar="DATA", help="molecules: .csv, .smi, .sdf (.gz, .xz)")
+    action.add_argument("--smiles", metavar="COLUMN", help="of a table")
+    _add_file(action, ".csv")
+    add_threads(action)
+
+
+def _add_metrics(actions: Any) -> None:
+    action = add_action(
+        actions,
+        "metrics",
+        run_metrics,
+        help="how good generated molecules are",
+        description="Compare molecules with a reference: the metrics of MOSES.",
+    )
+    action.add_argument("file", metavar="FILE", help="molecules, one SMILES per line or a table; wrong ones count as wrong")
+    action.add_argument("--reference", metavar="R", default="moses", help="moses, or a file (default: moses)")
+    action.add_argument("--train", metavar="FILE", help="training molecules, for novelty")
+    action.add_argument("--json", action="store_true", help="print JSON")
+    add_seed(action)
+    add_threads(action)
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Train a model and write it with its metrics and a report."""
+    from molml.molecules.fitting import druglike_recipe, train, train_language
+    from molml.molecules.report import write_report
+    from molml.training.directory import run_directory
+    from molml.training.threads import limit_threads
+
+    _check_train(arguments)
+    limit_threads(arguments.threads)
+    settings = {name: getattr(arguments, name) for name in ("minutes", "resume", "seed")}
+    if arguments.recipe is None:
+        tables = [_read(path, arguments) for path in arguments.data]
+        smiles = [text for table in tables for text in table.smiles]
+        properties = {
+            name: [float(value) for table in tables for value in table.properties[name]]
+            for name in arguments.properties
+        }
+    start = None if arguments.start is None else _load(arguments.start)
+    with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
+        if arguments.recipe is not None:
+            model = druglike_recipe(*arguments.data, directory=folder, **settings)
+        elif arguments.model == "language":
+            model = train_language(smiles, kind=arguments.tokens, model=start, directory=folder, **settings)
+        else:
+            model = train(
+                smiles,
+                properties=properties,
+                encoder=arguments.encoder,
+                kind=arguments.tokens,
+                model=start,
+                directory=folder,
+                **settings,
+            )
+        # at once: whatever happens in the evaluation, the training is not lost
+        model.save(folder / "model.molml")
+        metrics = write_report(folder, model, seed=arguments.seed)
+        for name, value in metrics["valid"].items():
+            print(f"{name:<28} {value:.4g}")
+        file = Path(arguments.output) / "model.molml"
+        print(f"\nwritten to {folder}: model.molml, metrics.json, report.html (open it in a browser)")
+        print(f"next: molml molecules sample {file} -n 100 --output samples.svg")
+    return 0
+
+
+def _check_train(arguments: argparse.Namespace) -> None:
+    if arguments.recipe is not None and len(arguments.data) != 3:
+        raise ValueError(
+            f"the recipe {arguments.recipe} needs three files, ZINC-250k, drugs and QM9, got {len(arguments.data)}; "
+            "`molml data list` says where they are"
+        )
+    if arguments.model == "language" and arguments.properties:
+        raise ValueError("a language model has no code to predict --properties from; leave them out, or --model vae")
+
+
+def run_sample(arguments: argparse.Namespace) -> int:
+    """Draw molecules and write them."""
+    model = _prepared(arguments)
+    molecules = model.sample(arguments.n, seed=arguments.seed, temperature=arguments.temperature)
+    _write(molecules, arguments.output)
+    return 0
+
+
+def run_near(arguments: argparse.Namespace) -> int:
+    """Write molecules around a molecule."""
+    model = _prepared(arguments)
+    found = model.near(arguments.molecule, n=arguments.n, radius=arguments.radius, seed=arguments.seed)
+    _write(found, arguments.output)
+    return 0
+
+
+def run_interpolate(arguments: argparse.Namespace) -> int:
+    """Write molecules between molecules."""
+    if arguments.grid and len(arguments.molecules) != 4:
+        raise ValueError(f"--grid needs four molecules, one per corner, got {len(arguments.molecules)}")
+    model = _prepared(arguments)
+    _write(model.interpolate(arguments.molecules, n=arguments.n, grid=arguments.grid), arguments.output)
+    return 0
+
+
+def run_optimize(arguments: argparse.Namespace) -> int:
+    """Search better molecules, and print how much better they are."""
+    direction = arguments.direction
+    if direction not in ("max", "min"):
+        try:
+            direction = float(direction)
+        except ValueError:
+            raise ValueError(f"--direction must be max, min or a number, got {direction!r}") from None
+    model = _prepared(arguments)
+    result = model.optimize(
+        arguments.property,
+        start=arguments.molecule,
+        similarity=arguments.similarity,
+        direction=direction,
+        method=arguments.method,
+        n_calls=arguments.calls,
+        seed=arguments.seed,
+    )
+    print(result)
+    if arguments.output:
+        _write(result.molecules, arguments.output)
+    return 0
+
+
+def run_encode(arguments: argparse.Namespace) -> int:
+    """Write the codes of the molecules of a file."""
+    import numpy as np
+
+    from molml.io import write_atomic
+
+    if not arguments.output.endswith((".csv", ".npy")):
+        raise ValueError(f"--output must end in .csv or .npy, got {arguments.output}")
+    model = _prepared(arguments)
+    smiles = _read(arguments.data, arguments).smiles
+    codes = model.encode(smiles)
+    if arguments.output.endswith(".npy"):
+        import io
+
+        stream = io.BytesIO()
+        np.save(stream, codes)
+        write_atomic(arguments.output, stream.getvalue())
+    else:
+        import pandas
+
+        table = pandas.DataFrame(codes, columns=[f"z{k}" for k in range(1, codes.shape[1] + 1)])
+        table.insert(0, "SMILES", smiles)
+        write_atomic(arguments.output, table.to_csv(index=False).encode())
+    print(f"{len(codes)} codes of {codes.shape[1]} numbers written to {arguments.output}")
+    return 0
+
+
+def run_predict(arguments: argparse.Namespace) -> int:
+    """Write predicted properties of the molecules of a file."""
+    from molml.io import write_atomic
+
+    if not arguments.output.endswith(".csv"):
+        raise ValueError(f"--output must end in .csv, got {arguments.output}")
+    model = _prepared(arguments)
+    smiles = _read(arguments.data, arguments).smiles
+    table = model.predict(smiles)
+    table.insert(0, "SMILES", smiles)
+    write_atomic(arguments.output, table.to_csv(index=False).encode())
+    print(f"{len(table)} molecules, {', '.join(table.columns[1:])}, written to {arguments.output}")
+    return 0
+
+
+def run_metrics(arguments: argparse.Namespace) -> int:
+    """Print the metrics of the molecules of a file."""
+    from molml.molecules.data import read_molecules
+    from molml.molecules.metrics import metrics, read_strings
+    from molml.training.threads import limit_threads
+
+    limit_threads(arguments.threads)
+    reference: str | Sequence[str] = arguments.reference
+    if reference != "moses":
+        reference = read_molecules(arguments.reference).smiles
+    train = None if arguments.train is None else read_molecules(arguments.train).smiles
+    found = metrics(read_strings(arguments.file), reference=reference, train=train, seed=arguments.seed)
+    print(json.dumps(found.as_dict(), indent=2, allow_nan=False) if arguments.json else found)
+    return 0
+
+
+def _read(path: str, arguments: argparse.Namespace) -> MoleculeTable:
+    from molml.molecules.data import read_molecules
+
+    return read_molecules(
+        path,
+        smiles=arguments.smiles,
+        properties=getattr(arguments, "properties", ()),
+        on_error="skip" if getattr(arguments, "skip", False) else "raise",
+    )
+
+
+def _prepared(arguments: argparse.Namespace) -> Any:
+    """The model, with as many threads as it may use."""
+    from molml.training.threads import limit_threads
+
+    limit_threads(arguments.threads)
+    return _load(arguments.model)
+
+
+def _load(name: str) -> Any:
+    import molml
+
+    model = molml.load(name)
+    if not hasattr(model, "sample") or not hasattr(model, "decoder"):
+        raise ValueError(f"{name} must hold a model of molecules, got {type(model).__name__}")
+    return model
+
+
+def _write(molecules: Sequence[Chem.Mol], path: str) -> None:
+    """Write molecules in the format that the name of the file asks for."""
+    from molml.molecules.display import MoleculeList
+
+    found = molecules if isinstance(molecules, MoleculeList) else MoleculeList(molecules)
+    found.save(path)
+    print(f"{sum(mol is not None for mol in found)} molecules written to {path}", file=sys.stderr)
