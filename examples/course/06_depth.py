@@ -114,24 +114,23 @@ n_parameters = {name: sum(p.numel() for p in network.parameters()) for name, (ne
 for name, (network, error) in found.items():
     print(f"{name}: {n_parameters[name]} parameters, {n_regions(network)} pieces, error {error:.3f}")
 
-figure = Figure(figsize=(13, 4), layout="constrained")
-axes = figure.subplots(1, 3)
+figure = Figure(figsize=(16, 4), layout="constrained")
+axes = figure.subplots(1, 4)
 axes[0].plot(angles, energies, "k", lw=3, label="profile")
 with torch.no_grad():
     for w in (widths[1], widths[-1]):
         axes[0].plot(angles, networks[w](angles), label=f"{w} neurons")
     axes[0].set(xlabel="torsion (rad)", ylabel="energy (kcal/mol)")
     axes[0].legend()
-    inset = axes[0].inset_axes([0.58, 0.08, 0.38, 0.3])
-    inset.loglog(list(errors), list(errors.values()), "o-")
-    inset.set(xlabel="width", ylabel="error")
-    axes[1].semilogy(depths, pieces, "o-", label="deep: two neurons a layer")
-    axes[1].semilogy(depths, [2 * depth + 1 for depth in depths], "s--", label="shallow: as many neurons")
-    axes[1].set(xlabel="layers", ylabel="straight pieces")
-    axes[1].legend()
+    axes[1].loglog(list(errors), list(errors.values()), "o-")
+    axes[1].set(xlabel="width", ylabel="error of the profile (kcal/mol)")
+    axes[2].semilogy(depths, pieces, "o-", label="deep: two neurons a layer")
+    axes[2].semilogy(depths, [2 * depth + 1 for depth in depths], "s--", label="shallow: as many neurons")
+    axes[2].set(xlabel="layers", ylabel="straight pieces")
+    axes[2].legend()
     for name, (network, error) in found.items():
-        axes[2].plot(x, network(x), label=f"{name}: error {error:.2f}")
-axes[2].legend()
+        axes[3].plot(x, network(x), label=f"{name}: error {error:.2f}")
+axes[3].legend()
 figure.savefig(RESULTS / "depth.png", dpi=150)
 figure  # noqa: B018 (a notebook shows it)
 
