@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import os
 
-    from molml import datasets, energy, io, kinetics, nn, training, units
+    from molml import datasets, energy, io, kinetics, molecules, nn, training, units
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "datasets", "energy", "io", "kinetics", "load", "nn", "training", "units"]
+__all__ = ["__version__", "datasets", "energy", "io", "kinetics", "load", "molecules", "nn", "training", "units"]
 
-_MODULES = ("datasets", "energy", "io", "kinetics", "nn", "training", "units")
+_MODULES = ("datasets", "energy", "io", "kinetics", "molecules", "nn", "training", "units")
 
 # which arm knows a kind of model file: the arm's public class of that name has `from_container`
 _ARMS = {
@@ -43,7 +43,13 @@ _ARMS = {
     "GaussianMixture": "molml.kinetics",
     "MarkovStateModel": "molml.kinetics",
     "BayesianMarkovStateModel": "molml.kinetics",
+    "MoleculeVAE": "molml.molecules",
+    "LanguageModel": "molml.molecules",
+    "PropertyModel": "molml.molecules",
 }
+
+# models that come with the package, by name
+_SHIPPED = {"druglike": "molecules/weights/druglike.molml"}
 
 
 def load(path: "str | os.PathLike[str]") -> Any:
@@ -52,7 +58,8 @@ def load(path: "str | os.PathLike[str]") -> Any:
     Parameters
     ----------
     path : path-like
-        File written by the `save` of any molml model.
+        File written by the `save` of any molml model; or ``"druglike"``, the molecule model that comes with the
+        package, unless there is a file of that name.
 
     Returns
     -------
@@ -65,8 +72,12 @@ def load(path: "str | os.PathLike[str]") -> Any:
     FileNotFoundError
         If there is no such file.
     """
+    from pathlib import Path
+
     from molml.io import ModelFileError, load_container
 
+    if path in _SHIPPED and not Path(path).exists():
+        path = Path(__file__).parent / _SHIPPED[str(path)]
     container = load_container(path)
     if container.kind not in _ARMS:
         raise ModelFileError(
