@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molml.options import add_action, add_run, add_seed, add_threads
+from molml.options import add_run, add_seed, add_threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
     from molml.molecules.data import MoleculeTable
 
-FIGURES = ("learning_curve.png", "samples.png", "neighbourhood.png", "interpolation.png", "latent_map.png")
+FIGURES = ("learning_curve.png", "samples.svg", "latent_map.png", "logp.png", "qed.png", "sa.png", "mw.png")
 FILES = ("model.molml", "checkpoint.molml", "metrics.json", "metrics.jsonl", "report.html", *FIGURES)
 """What a training writes into its folder."""
+
+N_VALID = 1000  # molecules to hold out, unless that is less than 1 % or more than 10 % of all
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,22 +44,26 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_train(actions: Any) -> None:
-    action = add_action(
-        actions,
+    action = actions.add_parser(
         "train",
-        run_train,
         help="make a model from molecules",
         description="Train a generative model on the molecules of a file, for a given time.",
     )
+    action.set_defaults(run=run_train)
     action.add_argument(
         "data", metavar="DATA", nargs="+", help="molecules: .csv, .smi, .sdf (.gz, .xz); a recipe says which files"
     )
     action.add_argument("--smiles", metavar="COLUMN", help="of a table (default: smiles, in any case)")
-    action.add_argument("--properties", metavar="COLUMN", nargs="+", default=[], help="numbers to predict from the code")
+    action.add_argument(
+        "--properties", metavar="COLUMN", nargs="+", default=[], help="numbers to predict from the code"
+    )
     action.add_argument("--minutes", metavar="M", type=float, default=20.0, help="of training (default: 20)")
     action.add_argument("--model", choices=("vae", "language"), default="vae", help="kind of model (default: vae)")
     action.add_argument(
-        "--encoder", choices=("graph", "convolutional", "recurrent"), default="graph", help="what reads (default: graph)"
+        "--encoder",
+        choices=("graph", "convolutional", "recurrent"),
+        default="graph",
+        help="what reads (default: graph)",
     )
     action.add_argument(
         "--tokens", choices=("smiles", "selfies"), default="smiles", help="what is written (default: smiles)"
@@ -78,58 +84,58 @@ def _add_file(action: argparse.ArgumentParser, kinds: str, *, required: bool = T
 
 
 def _add_sample(actions: Any) -> None:
-    action = add_action(
-        actions, "sample", run_sample, help="new molecules", description="Draw molecules from a model, all different."
+    action = actions.add_parser(
+        "sample", help="new molecules", description="Draw molecules from a model, all different."
     )
+    action.set_defaults(run=run_sample)
     _add_model(action)
     action.add_argument("-n", metavar="N", type=int, default=100, help="how many (default: 100)")
-    action.add_argument("--temperature", metavar="T", type=float, default=1.0, help="of the decoder (default: 1)")
+    action.add_argument("--temperature", metavar="T", type=float, help="of the decoder; 0 is greedy")
     _add_file(action, ".smi, .csv, .sdf, .svg, .png")
     add_seed(action)
     add_threads(action)
 
 
 def _add_near(actions: Any) -> None:
-    action = add_action(
-        actions,
+    action = actions.add_parser(
         "near",
-        run_near,
         help="molecules around a molecule",
         description="Decode codes around that of a molecule, nearest first.",
     )
+    action.set_defaults(run=run_near)
     _add_model(action)
     action.add_argument("molecule", metavar="MOLECULE", help="SMILES, InChI, or a name such as aspirin")
     action.add_argument("-n", metavar="N", type=int, default=20, help="how many (default: 20)")
-    action.add_argument("--radius", metavar="R", type=float, help="distance of the codes; widened as needed if left out")
+    action.add_argument(
+        "--radius", metavar="R", type=float, help="distance of the codes; widened as needed if left out"
+    )
     _add_file(action, ".svg, .png, .csv, .smi, .sdf")
     add_seed(action)
     add_threads(action)
 
 
 def _add_interpolate(actions: Any) -> None:
-    action = add_action(
-        actions,
+    action = actions.add_parser(
         "interpolate",
-        run_interpolate,
         help="molecules between molecules",
-        description="A path between two or more molecules, or with --grid a square between four.",
+        description="A square between four molecules, or a path through any other number.",
     )
+    action.set_defaults(run=run_interpolate)
     _add_model(action)
     action.add_argument("molecules", metavar="MOLECULE", nargs="+", help="SMILES, InChI, or names")
     action.add_argument("-n", metavar="N", type=int, default=7, help="points of a path, or of a side (default: 7)")
-    action.add_argument("--grid", action="store_true", help="bilinear, between four corners")
+    action.add_argument("--path", action="store_true", help="a path also through four")
     _add_file(action, ".svg, .png, .csv, .smi, .sdf")
     add_threads(action)
 
 
 def _add_optimize(actions: Any) -> None:
-    action = add_action(
-        actions,
+    action = actions.add_parser(
         "optimize",
-        run_optimize,
         help="better molecules near a molecule",
         description="Search the codes around a molecule for better values of a property.",
     )
+    action.set_defaults(run=run_optimize)
     _add_model(action)
     action.add_argument("molecule", metavar="MOLECULE", help="where to start: SMILES, InChI, or a name")
     action.add_argument("--property", metavar="NAME", required=True, help="logP, QED, SA, weight, …")
@@ -140,18 +146,19 @@ def _add_optimize(actions: Any) -> None:
         "--similarity", metavar="S", type=float, default=0.4, help="least Tanimoto similarity (default: 0.4)"
     )
     action.add_argument(
-        "--method", choices=("gradient", "bayesian", "cma"), default="cma", help="of the search (default: cma)"
+        "--method", choices=("bayesian", "gradient", "cma"), default="bayesian", help="(default: bayesian)"
     )
-    action.add_argument("--calls", metavar="N", type=int, default=500, help="evaluations of the property (default: 500)")
+    action.add_argument(
+        "--calls", metavar="N", type=int, default=500, help="evaluations of the property (default: 500)"
+    )
     _add_file(action, ".svg, .png, .csv, .smi, .sdf", required=False)
     add_seed(action)
     add_threads(action)
 
 
 def _add_encode(actions: Any) -> None:
-    action = add_action(
-        actions, "encode", run_encode, help="codes of molecules", description="Codes of the molecules of a file."
-    )
+    action = actions.add_parser("encode", help="codes of molecules", description="Codes of the molecules of a file.")
+    action.set_defaults(run=run_encode)
     _add_model(action)
     action.add_argument("data", metavar="DATA", help="molecules: .csv, .smi, .sdf (.gz, .xz)")
     action.add_argument("--smiles", metavar="COLUMN", help="of a table")
@@ -160,13 +167,12 @@ def _add_encode(actions: Any) -> None:
 
 
 def _add_predict(actions: Any) -> None:
-    action = add_action(
-        actions,
+    action = actions.add_parser(
         "predict",
-        run_predict,
         help="properties of molecules",
         description="Properties that a model was trained to predict.",
     )
+    action.set_defaults(run=run_predict)
     _add_model(action)
     action.add_argument("data", metavar="DATA", help="molecules: .csv, .smi, .sdf (.gz, .xz)")
     action.add_argument("--smiles", metavar="COLUMN", help="of a table")
@@ -175,16 +181,18 @@ def _add_predict(actions: Any) -> None:
 
 
 def _add_metrics(actions: Any) -> None:
-    action = add_action(
-        actions,
+    action = actions.add_parser(
         "metrics",
-        run_metrics,
         help="how good generated molecules are",
         description="Compare molecules with a reference: the metrics of MOSES.",
     )
-    action.add_argument("file", metavar="FILE", help="molecules, one SMILES per line or a table; wrong ones count as wrong")
+    action.set_defaults(run=run_metrics)
+    action.add_argument(
+        "file", metavar="FILE", help="molecules, one SMILES per line or a table; wrong ones count as wrong"
+    )
     action.add_argument("--reference", metavar="R", default="moses", help="moses, or a file (default: moses)")
     action.add_argument("--train", metavar="FILE", help="training molecules, for novelty")
+    action.add_argument("--no-fcd", action="store_true", help="leave out the Fréchet ChemNet distance, which is slow")
     action.add_argument("--json", action="store_true", help="print JSON")
     add_seed(action)
     add_threads(action)
@@ -192,42 +200,44 @@ def _add_metrics(actions: Any) -> None:
 
 def run_train(arguments: argparse.Namespace) -> int:
     """Train a model and write it with its metrics and a report."""
-    from molml.molecules.fitting import druglike_recipe, train, train_language
+    from molml.molecules.data import split_by_hash
+    from molml.molecules.fitting import DRUGLIKE, druglike_molecules, train, train_language
     from molml.molecules.report import write_report
     from molml.training.directory import run_directory
     from molml.training.threads import limit_threads
 
     _check_train(arguments)
     limit_threads(arguments.threads)
-    settings = {name: getattr(arguments, name) for name in ("minutes", "resume", "seed")}
-    if arguments.recipe is None:
+    settings: dict[str, Any] = {name: getattr(arguments, name) for name in ("minutes", "resume", "seed")}
+    properties: dict[str, list[float]] = {}
+    if arguments.recipe is not None:
+        smiles = druglike_molecules(*arguments.data)
+        settings |= DRUGLIKE
+    else:
         tables = [_read(path, arguments) for path in arguments.data]
         smiles = [text for table in tables for text in table.smiles]
-        properties = {
-            name: [float(value) for table in tables for value in table.properties[name]]
-            for name in arguments.properties
-        }
-    start = None if arguments.start is None else _load(arguments.start)
+        for name in arguments.properties:
+            properties[name] = [float(value) for table in tables for value in table.properties[name]]
+        settings |= {"kind": arguments.tokens, "valid_fraction": max(0.01, min(0.1, N_VALID / len(smiles)))}
+        if arguments.model == "vae":
+            settings |= {"properties": properties, "encoder": arguments.encoder}
+            settings["model"] = None if arguments.start is None else _load(arguments.start)
     with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
-        if arguments.recipe is not None:
-            model = druglike_recipe(*arguments.data, directory=folder, **settings)
-        elif arguments.model == "language":
-            model = train_language(smiles, kind=arguments.tokens, model=start, directory=folder, **settings)
-        else:
-            model = train(
-                smiles,
-                properties=properties,
-                encoder=arguments.encoder,
-                kind=arguments.tokens,
-                model=start,
-                directory=folder,
-                **settings,
-            )
+        print(f"{len(smiles)} molecules", flush=True)
+        fit = train_language if arguments.model == "language" else train
+        model = fit(smiles, directory=folder, **settings)
         # at once: whatever happens in the evaluation, the training is not lost
         model.save(folder / "model.molml")
-        metrics = write_report(folder, model, seed=arguments.seed)
+        known = [text for text in smiles if not model.tokenizer.unknown(text)]
+        parts = split_by_hash(known, settings.get("valid_fraction", 0.01))
+        rest, held_out = ([known[i] for i in part] for part in parts)
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        metrics = write_report(
+            folder, model, rest, held_out, history=[json.loads(line) for line in lines], seed=arguments.seed
+        )
+        model.save(folder / "model.molml", {"metrics": metrics})
         for name, value in metrics["valid"].items():
-            print(f"{name:<28} {value:.4g}")
+            print(f"{name:<24} {value:.4g}")
         file = Path(arguments.output) / "model.molml"
         print(f"\nwritten to {folder}: model.molml, metrics.json, report.html (open it in a browser)")
         print(f"next: molml molecules sample {file} -n 100 --output samples.svg")
@@ -240,56 +250,62 @@ def _check_train(arguments: argparse.Namespace) -> None:
             f"the recipe {arguments.recipe} needs three files, ZINC-250k, drugs and QM9, got {len(arguments.data)}; "
             "`molml data list` says where they are"
         )
-    if arguments.model == "language" and arguments.properties:
-        raise ValueError("a language model has no code to predict --properties from; leave them out, or --model vae")
+    if arguments.model == "language" and (arguments.properties or arguments.start):
+        raise ValueError("--properties and --start belong to --model vae; leave them out for a language model")
 
 
 def run_sample(arguments: argparse.Namespace) -> int:
     """Draw molecules and write them."""
     model = _prepared(arguments)
-    molecules = model.sample(arguments.n, seed=arguments.seed, temperature=arguments.temperature)
-    _write(molecules, arguments.output)
+    heat = {} if arguments.temperature is None else {"temperature": arguments.temperature}
+    _write(model.sample(arguments.n, seed=arguments.seed, **heat), arguments.output)
     return 0
 
 
 def run_near(arguments: argparse.Namespace) -> int:
     """Write molecules around a molecule."""
-    model = _prepared(arguments)
-    found = model.near(arguments.molecule, n=arguments.n, radius=arguments.radius, seed=arguments.seed)
+    from molml.molecules.exploration import near
+
+    model = _prepared(arguments, code=True)
+    found = near(model, arguments.molecule, arguments.n, radius=arguments.radius, seed=arguments.seed)
     _write(found, arguments.output)
     return 0
 
 
 def run_interpolate(arguments: argparse.Namespace) -> int:
     """Write molecules between molecules."""
-    if arguments.grid and len(arguments.molecules) != 4:
-        raise ValueError(f"--grid needs four molecules, one per corner, got {len(arguments.molecules)}")
-    model = _prepared(arguments)
-    _write(model.interpolate(arguments.molecules, n=arguments.n, grid=arguments.grid), arguments.output)
+    from molml.molecules.exploration import interpolate
+
+    model = _prepared(arguments, code=True)
+    _write(interpolate(model, arguments.molecules, arguments.n, path=arguments.path), arguments.output)
     return 0
 
 
 def run_optimize(arguments: argparse.Namespace) -> int:
     """Search better molecules, and print how much better they are."""
+    from molml.molecules.data import canonical
+    from molml.molecules.optimisation import optimize
+
     direction = arguments.direction
     if direction not in ("max", "min"):
         try:
             direction = float(direction)
         except ValueError:
             raise ValueError(f"--direction must be max, min or a number, got {direction!r}") from None
-    model = _prepared(arguments)
-    result = model.optimize(
+    result = optimize(
+        _prepared(arguments, code=True),
         arguments.property,
-        start=arguments.molecule,
+        arguments.molecule,
         similarity=arguments.similarity,
         direction=direction,
         method=arguments.method,
-        n_calls=arguments.calls,
+        budget=arguments.budget,
         seed=arguments.seed,
     )
-    print(result)
+    print(f"{arguments.property} {result.start_score:.4g} -> {result.score:.4g}  {canonical(result.best)}")
+    print(f"{len(result.found) - 1} better molecules in {len(result.history)} evaluations")
     if arguments.output:
-        _write(result.molecules, arguments.output)
+        _write(result.found, arguments.output)
     return 0
 
 
@@ -301,7 +317,7 @@ def run_encode(arguments: argparse.Namespace) -> int:
 
     if not arguments.output.endswith((".csv", ".npy")):
         raise ValueError(f"--output must end in .csv or .npy, got {arguments.output}")
-    model = _prepared(arguments)
+    model = _prepared(arguments, code=True)
     smiles = _read(arguments.data, arguments).smiles
     codes = model.encode(smiles)
     if arguments.output.endswith(".npy"):
@@ -314,7 +330,7 @@ def run_encode(arguments: argparse.Namespace) -> int:
         import pandas
 
         table = pandas.DataFrame(codes, columns=[f"z{k}" for k in range(1, codes.shape[1] + 1)])
-        table.insert(0, "SMILES", smiles)
+        table.insert(0, "smiles", smiles)
         write_atomic(arguments.output, table.to_csv(index=False).encode())
     print(f"{len(codes)} codes of {codes.shape[1]} numbers written to {arguments.output}")
     return 0
@@ -326,28 +342,32 @@ def run_predict(arguments: argparse.Namespace) -> int:
 
     if not arguments.output.endswith(".csv"):
         raise ValueError(f"--output must end in .csv, got {arguments.output}")
-    model = _prepared(arguments)
+    model = _prepared(arguments, code=True)
     smiles = _read(arguments.data, arguments).smiles
     table = model.predict(smiles)
-    table.insert(0, "SMILES", smiles)
-    write_atomic(arguments.output, table.to_csv(index=False).encode())
-    print(f"{len(table)} molecules, {', '.join(table.columns[1:])}, written to {arguments.output}")
+    write_atomic(arguments.output, table.to_csv().encode())
+    print(f"{len(table)} molecules, {', '.join(table.columns)}, written to {arguments.output}")
     return 0
 
 
 def run_metrics(arguments: argparse.Namespace) -> int:
     """Print the metrics of the molecules of a file."""
-    from molml.molecules.data import read_molecules
-    from molml.molecules.metrics import metrics, read_strings
-    from molml.training.threads import limit_threads
+    from molml.molecules.data import read_molecules, read_strings
+    from molml.molecules.metrics import metrics
 
-    limit_threads(arguments.threads)
-    reference: str | Sequence[str] = arguments.reference
+    reference: str | list[str] = arguments.reference
     if reference != "moses":
         reference = read_molecules(arguments.reference).smiles
     train = None if arguments.train is None else read_molecules(arguments.train).smiles
-    found = metrics(read_strings(arguments.file), reference=reference, train=train, seed=arguments.seed)
-    print(json.dumps(found.as_dict(), indent=2, allow_nan=False) if arguments.json else found)
+    found = metrics(
+        read_strings(arguments.file),
+        reference=reference,
+        train=train,
+        fcd=not arguments.no_fcd,
+        seed=arguments.seed,
+        threads=arguments.threads,
+    )
+    print(found.json() if arguments.json else found)
     return 0
 
 
@@ -362,27 +382,32 @@ def _read(path: str, arguments: argparse.Namespace) -> MoleculeTable:
     )
 
 
-def _prepared(arguments: argparse.Namespace) -> Any:
+def _prepared(arguments: argparse.Namespace, *, code: bool = False) -> Any:
     """The model, with as many threads as it may use."""
     from molml.training.threads import limit_threads
 
     limit_threads(arguments.threads)
-    return _load(arguments.model)
+    return _load(arguments.model, code=code)
 
 
-def _load(name: str) -> Any:
+def _load(name: str, *, code: bool = True) -> Any:
     import molml
+    from molml.molecules.language import LanguageModel
+    from molml.molecules.model import MoleculeVAE
 
     model = molml.load(name)
-    if not hasattr(model, "sample") or not hasattr(model, "decoder"):
-        raise ValueError(f"{name} must hold a model of molecules, got {type(model).__name__}")
+    if not isinstance(model, MoleculeVAE if code else MoleculeVAE | LanguageModel):
+        wanted = "a MoleculeVAE" if code else "a MoleculeVAE or a LanguageModel"
+        raise ValueError(f"{name} must hold {wanted}, got {type(model).__name__}")
     return model
 
 
-def _write(molecules: Sequence[Chem.Mol], path: str) -> None:
+def _write(molecules: Sequence[Chem.Mol | None], path: str) -> None:
     """Write molecules in the format that the name of the file asks for."""
     from molml.molecules.display import MoleculeList
 
     found = molecules if isinstance(molecules, MoleculeList) else MoleculeList(molecules)
     found.save(path)
+    if found.note:
+        print(found.note, file=sys.stderr)
     print(f"{sum(mol is not None for mol in found)} molecules written to {path}", file=sys.stderr)

@@ -22,7 +22,7 @@ __all__ = ["MoleculeList"]
 CELL, LABEL, GAP, MARGIN = 210, 20, 8, 12
 INK, GREY, PAPER, LINE, ACCENT, TINT = "#1f2933", "#6b7280", "#ffffff", "#e3e6ea", "#3b6fb6", "#eef4fc"
 FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
-SUFFIXES = (".svg", ".png", ".csv", ".sdf")
+SUFFIXES = (".svg", ".png", ".csv", ".smi", ".sdf")
 MOST_SHOWN = 200
 
 
@@ -144,7 +144,7 @@ class MoleculeList(list[Chem.Mol | None]):
         return text.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture (.svg, .png), the table (.csv) or the molecules with their values (.sdf).
+        """Write the picture (.svg, .png), the table (.csv), the SMILES (.smi) or the molecules with their values (.sdf).
 
         Parameters
         ----------
@@ -163,8 +163,11 @@ class MoleculeList(list[Chem.Mol | None]):
         if suffix == ".png":
             data = self.png()
         else:
-            data = {".svg": self.svg, ".csv": self.table, ".sdf": self._sdf}[suffix]().encode()
+            data = {".svg": self.svg, ".csv": self.table, ".smi": self._smi, ".sdf": self._sdf}[suffix]().encode()
         write_atomic(path, data)
+
+    def _smi(self) -> str:
+        return "".join(f"{smiles}\n" for smiles in self.smiles if smiles)
 
     def _sdf(self) -> str:
         text = io.StringIO()

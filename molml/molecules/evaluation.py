@@ -1,4 +1,4 @@
-"""What a trained model is worth: reconstruction, samples, and whether its code is used."""
+"""What a trained model is worth: how well it reconstructs, what it samples, and whether its code is used."""
 
 from __future__ import annotations
 
@@ -7,23 +7,71 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from molml.molecules.data import canonical
-from molml.molecules.generation import generate, parse
+from molml.molecules.data import as_molecules, canonical
+from molml.molecules.exploration import similarities
+from molml.molecules.fitting import latent_statistics
+from molml.molecules.generation import generate, molecules
+from molml.molecules.model import MoleculeVAE
+from molml.molecules.reconstruction import exact_matches
 
 if TYPE_CHECKING:
     from molml.molecules.language import LanguageModel
-    from molml.molecules.model import MoleculeVAE
 
-__all__ = ["evaluate_language_model", "evaluate_vae", "samples"]
-
-# a latent coordinate whose mean varies by less over molecules says nothing of them (Burda et al., ICLR 2016, sec. 5.2)
-ACTIVE = 0.01
+__all__ = ["evaluate", "interpolation_metrics", "sample_metrics"]
 
 
-def samples(
+def evaluate(
+    model: MoleculeVAE | LanguageModel,
+    valid: Sequence[str],
+    train: Sequence[str],
+    *,
+    n_samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Metrics of a model on molecules that it was not trained on.
+
+    Parameters
+    ----------
+    model : MoleculeVAE or LanguageModel
+    valid : sequence of str
+        Canonical SMILES of two molecules at least; for an autoencoder those with tokens it does not know are left out.
+    train : sequence of str
+        Canonical SMILES of the training molecules.
+    n_samples : int
+    seed : int
+
+    Returns
+    -------
+    dict of str to float
+        `validity`, `validity_without_mask`, `uniqueness`, `novelty`: see `sample_metrics`. Of an autoencoder also
+        `reconstruction`, the share of molecules that come back from their mean code, decoded greedily; `kl`, nats per
+        molecule; `active_units`. Of a language model `log_likelihood`, nats per molecule.
+
+    Raises
+    ------
+    ValueError
+        If there are too few molecules.
+    """
+    known = [text for text in valid if not model.tokenizer.unknown(text)]
+    if len(known) < 2:
+        raise ValueError(f"valid must hold at least two molecules whose tokens the model knows, got {len(known)}")
+    result: dict[str, float] = {}
+    if isinstance(model, MoleculeVAE):
+        back = model.decode(model.encode(known))
+        result["reconstruction"] = float(exact_matches(as_molecules(known), back).mean())
+        statistics = latent_statistics(model, model.dataset(known, progress=False))
+        result |= {"kl": float(statistics.kl.sum()), "active_units": statistics.active_units}
+    else:
+        result["log_likelihood"] = float(np.mean(model.log_likelihood(known)))
+    result |= sample_metrics(model, train, n=n_samples, seed=seed)
+    result["validity_without_mask"] = sample_metrics(model, train, n=n_samples, mask=False, seed=seed)["validity"]
+    return result | {"n_valid": len(known), "n_samples": n_samples}
+
+
+def sample_metrics(
     model: MoleculeVAE | LanguageModel, train: Sequence[str], *, n: int = 1000, mask: bool = True, seed: int = 0
 ) -> dict[str, float]:
-    """Shares of n strings, each the model's first try, that are molecules, different and new.
+    """Shares of n samples, each the model's first try, that are molecules, different, and new.
 
     Parameters
     ----------
@@ -38,13 +86,60 @@ def samples(
     Returns
     -------
     dict of str to float
-        `validity` of all strings; `uniqueness` of the valid ones; `novelty` of the different ones.
+        `validity` of all samples, `uniqueness` of the valid ones, `novelty` of the different ones.
     """
-    strings = model.sample_strings(n, seed=seed, mask=mask)
-    found = [canonical(mol) for mol in map(parse, strings) if mol is not None]
+    if isinstance(model, MoleculeVAE):
+        strings = model.decode_strings(model.sample_codes(n, seed=seed), mask=mask)
+    else:
+        strings = generate(model.decoder, model.tokenizer, n, mask=mask, seed=seed)
+    found = [canonical(mol) for mol in molecules(strings) if mol is not None]
     distinct = set(found)
     return {
         "validity": len(found) / n,
         "uniqueness": len(distinct) / max(len(found), 1),
         "novelty": len(distinct - set(train)) / max(len(distinct), 1),
+    }
+
+
+def interpolation_metrics(
+    model: MoleculeVAE, smiles: Sequence[str], *, n_pairs: int = 60, n_points: int = 11, seed: int = 0
+) -> dict[str, float]:
+    """How smooth straight paths between random pairs of molecules are.
+
+    Parameters
+    ----------
+    model : MoleculeVAE
+    smiles : sequence of str
+        Canonical SMILES to draw the pairs from.
+    n_pairs, n_points : int
+        Paths, and points on each, ends included.
+    seed : int
+
+    Returns
+    -------
+    dict of str to float
+        `validity` of the points; `adjacent_similarity`, the mean Tanimoto similarity of neighbouring points that are
+        molecules (Morgan fingerprints, radius 2); `distinct`, different molecules per path.
+    """
+    known = [text for text in smiles if not model.tokenizer.unknown(text)]
+    if len(known) < 2:
+        raise ValueError(f"smiles must hold at least two molecules whose tokens the model knows, got {len(known)}")
+    rng = np.random.default_rng(seed)
+    pairs = [rng.choice(len(known), 2, replace=False) for _ in range(n_pairs)]
+    codes = model.encode([known[i] for pair in pairs for i in pair]).reshape(n_pairs, 2, -1)
+    steps = np.linspace(0.0, 1.0, n_points)[None, :, None]
+    points = (1 - steps) * codes[:, :1] + steps * codes[:, 1:]
+    found = model.decode(points.reshape(n_pairs * n_points, -1))
+    paths = [found[i : i + n_points] for i in range(0, len(found), n_points)]
+    alike = [
+        similarities(a, [b])[0]
+        for path in paths
+        for a, b in zip(path, path[1:], strict=False)
+        if a is not None and b is not None
+    ]
+    distinct = [len({canonical(mol) for mol in path if mol is not None}) for path in paths]
+    return {
+        "validity": float(np.mean([mol is not None for mol in found])),
+        "adjacent_similarity": float(np.mean([s for s in alike if s is not None])) if alike else 0.0,
+        "distinct": float(np.mean(distinct)),
     }
