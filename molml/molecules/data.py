@@ -427,45 +427,24 @@ def read_molecules(
     if isinstance(properties, str):
         raise TypeError(f"properties must be a list of names, got the string {properties!r}; write [{properties!r}]")
     file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    packing = file.suffix.lower() if file.suffix.lower() in _OPENERS else ""
-    kind = Path(file.stem if packing else file.name).suffix.lower()
-    if kind not in (".csv", ".tsv", ".smi", ".smiles", ".txt", ".sdf"):
-        raise ValueError(
-            f"path must end in .csv, .tsv, .smi, .txt or .sdf (and .gz, .xz or .bz2), got {file.name}; "
-            "save the table as .csv"
-        )
-    if (properties or smiles is not None) and kind in (".smi", ".smiles", ".txt"):
-        raise ValueError(f"a {kind} file has no named columns, got smiles={smiles!r}, properties={list(properties)}")
     strings: list[str] = []
     values: list[list[float]] = []
     skipped: list[tuple[int, str]] = []
-    try:
-        with _OPENERS.get(packing, open)(file, "rb") as stream:
-            lines = _lines(stream, file)
-            if kind == ".sdf":
-                rows = _sdf_rows(lines, properties)
-            elif kind in (".csv", ".tsv"):
-                rows = _table_rows(lines, file, "," if kind == ".csv" else "\t", smiles, properties)
-            else:
-                rows = _plain_rows(lines)
-            # tqdm's None: only if stderr is a terminal
-            silent = None if progress is None else not progress
-            for number, text, cells in tqdm(rows, desc=f"reading {file.name}", unit=" molecules", disable=silent):
-                where = f"{file}, line {number}: the molecule"
-                try:
-                    mol = _parse(text, where) if isinstance(text, str) else text(where)
-                    numbers = [_number(cell, where, name) for cell, name in zip(cells, properties, strict=True)]
-                except MoleculeError as error:
-                    if on_error == "raise":
-                        raise MoleculeError(f"{error} (on_error='skip' leaves such lines out)") from error
-                    skipped.append((number, str(error).removeprefix(f"{file}, line {number}: ")))
-                    continue
-                strings.append(canonical(mol))
-                values.append(numbers)
-    except _READ_ERRORS as error:
-        raise ValueError(f"{file} cannot be read: {str(error) or type(error).__name__}; get the file again") from error
+    # tqdm's None: only if stderr is a terminal
+    silent = None if progress is None else not progress
+    rows = _rows(file, smiles, properties)
+    for number, text, cells in tqdm(rows, desc=f"reading {file.name}", unit=" molecules", disable=silent):
+        where = f"{file}, line {number}: the molecule"
+        try:
+            mol = _parse(text, where) if isinstance(text, str) else text(where)
+            numbers = [_number(cell, where, name) for cell, name in zip(cells, properties, strict=True)]
+        except MoleculeError as error:
+            if on_error == "raise":
+                raise MoleculeError(f"{error} (on_error='skip' leaves such lines out)") from error
+            skipped.append((number, str(error).removeprefix(f"{file}, line {number}: ")))
+            continue
+        strings.append(canonical(mol))
+        values.append(numbers)
     if skipped:
         n = len(strings) + len(skipped)
         print(
@@ -478,9 +457,68 @@ def read_molecules(
     return MoleculeTable(strings, pandas.DataFrame(table, columns=list(properties)), skipped)
 
 
+def read_strings(path: str | os.PathLike[str], *, smiles: str | None = None) -> list[str | None]:
+    """Strings of a file as they stand there, whether they are molecules or not: what `metrics` judges.
+
+    Parameters
+    ----------
+    path, smiles
+        As in `read_molecules`.
+
+    Returns
+    -------
+    list of str or None
+        None for a record of an SDF file that is no molecule.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError
+        As of `read_molecules`, for what concerns the file.
+    """
+    file = Path(path)
+    found: list[str | None] = []
+    for number, text, _ in _rows(file, smiles, ()):
+        if isinstance(text, str):
+            found.append(text)
+            continue
+        try:
+            found.append(canonical(text(f"{file}, line {number}: the molecule")))
+        except MoleculeError:
+            found.append(None)
+    if not found:
+        raise ValueError(f"{file} must hold molecules, got an empty file")
+    return found
+
+
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 # line, string (or a function: where -> Mol), cells of the properties
 _Row = tuple[int, "str | Callable[[str], Chem.Mol]", list[str]]
+
+
+def _rows(file: Path, smiles: str | None, properties: Sequence[str]) -> Iterator[_Row]:
+    """Rows of a file of molecules of any kind."""
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    packing = file.suffix.lower() if file.suffix.lower() in _OPENERS else ""
+    kind = Path(file.stem if packing else file.name).suffix.lower()
+    if kind not in (".csv", ".tsv", ".smi", ".smiles", ".txt", ".sdf"):
+        raise ValueError(
+            f"path must end in .csv, .tsv, .smi, .txt or .sdf (and .gz, .xz or .bz2), got {file.name}; "
+            "save the table as .csv"
+        )
+    if (properties or smiles is not None) and kind in (".smi", ".smiles", ".txt"):
+        raise ValueError(f"a {kind} file has no named columns, got smiles={smiles!r}, properties={list(properties)}")
+    try:
+        with _OPENERS.get(packing, open)(file, "rb") as stream:
+            lines = _lines(stream, file)
+            if kind == ".sdf":
+                yield from _sdf_rows(lines, properties)
+            elif kind in (".csv", ".tsv"):
+                yield from _table_rows(lines, file, "," if kind == ".csv" else "\t", smiles, properties)
+            else:
+                yield from _plain_rows(lines)
+    except _READ_ERRORS as error:
+        raise ValueError(f"{file} cannot be read: {str(error) or type(error).__name__}; get the file again") from error
 
 
 def _lines(stream: IO[bytes], file: Path) -> Iterator[str]:

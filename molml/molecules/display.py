@@ -144,7 +144,7 @@ class MoleculeList(list[Chem.Mol | None]):
         return text.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture (.svg, .png), the table (.csv), the SMILES (.smi) or the molecules with their values (.sdf).
+        """Write the picture (.svg, .png), the table (.csv), SMILES (.smi), or molecules with their values (.sdf).
 
         Parameters
         ----------

@@ -19,6 +19,7 @@ from molml.molecules.data import (
     iterate_molecules,
     normalise,
     read_molecules,
+    read_strings,
     split_by_hash,
 )
 
@@ -446,3 +447,23 @@ def test_any_bytes_are_molecules_or_refused(tmp_path_factory, data, kind):
 )
 def test_the_public_files_are_read(shared_molecules, name, columns, n):
     assert len(read_molecules(shared_molecules(name), properties=columns).smiles) == n
+
+
+# --- strings as they stand -------------------------------------------------------------------------------------------
+
+
+def test_strings_are_not_judged(tmp_path):
+    (tmp_path / "x.smi").write_text("SMILES\nOCC\nC(C\n\nnonsense\n")
+    assert read_strings(tmp_path / "x.smi") == ["OCC", "C(C", "nonsense"]
+    (tmp_path / "x.csv").write_text("id,SMILES\n1,OCC\n2,C1CC\n")
+    assert read_strings(tmp_path / "x.csv") == ["OCC", "C1CC"]
+    assert read_strings(tmp_path / "x.csv", smiles="id") == ["1", "2"]
+    block = Chem.MolToMolBlock(Chem.MolFromSmiles("OCC"))
+    (tmp_path / "x.sdf").write_text(f"{block}$$$$\nno\nmol\nblock\n$$$$\n")
+    assert read_strings(tmp_path / "x.sdf") == ["CCO", None]
+
+
+def test_strings_of_an_empty_file(tmp_path):
+    (tmp_path / "x.smi").write_text("\n")
+    with pytest.raises(ValueError, match="must hold molecules, got an empty file"):
+        read_strings(tmp_path / "x.smi")
