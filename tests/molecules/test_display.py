@@ -68,7 +68,7 @@ def test_empty_list():
 
 
 @pytest.mark.parametrize(
-    ("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("csv", b"smiles,score\nCCO,1\n,")]
+    ("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<svg"), ("csv", b"smiles,score\nCCO,1\n,"), ("smi", b"CCO\n")]
 )
 def test_files(tmp_path, suffix, start):
     some().save(tmp_path / f"x.{suffix}")
@@ -114,5 +114,5 @@ def test_what_is_refused(arguments, options, error, message):
 
 
 def test_unknown_suffix(tmp_path):
-    with pytest.raises(ValueError, match=r"path must end with \.svg, \.png, \.csv, \.sdf"):
+    with pytest.raises(ValueError, match=r"path must end with \.svg, \.png, \.csv, \.smi, \.sdf"):
         some().save(tmp_path / "x.pdf")
