@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     import molml.datasets.cli
     import molml.energy.cli
     import molml.kinetics.cli
+    import molml.molecules.cli
 
     parser = argparse.ArgumentParser(
         prog="molml",
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     molml.energy.cli.add_parser(commands)
     molml.kinetics.cli.add_parser(commands)
+    molml.molecules.cli.add_parser(commands)
     molml.datasets.cli.add_parser(commands)
 
     command = commands.add_parser("demo", help="the main job of every part of molml, on data that come with it")
@@ -123,7 +125,18 @@ def run_demo(arguments: argparse.Namespace) -> int:
         *("kinetics", "compare", str(alanine / "*.xtc"), "--top", str(alanine / "topology.pdb"), "--lag", "5 ps"),
         *("--output", str(output / "kinetics"), "--overwrite"),
     ]
-    for job in [fit_ethanol, compare_alanine]:
+    molecules = molml.datasets.path("molecules")
+    pictures = output / "molecules"
+    train_small = [
+        *("molecules", "train", str(molecules / "train.csv.xz"), "--minutes", "1"),
+        *("--output", str(pictures), "--overwrite"),
+    ]
+    near_aspirin = ["molecules", "near", "druglike", "aspirin", "-n", "19", "--output", str(pictures / "aspirin.png")]
+    between = [
+        *("molecules", "interpolate", "druglike", "aspirin", "caffeine", "ibuprofen", "paracetamol", "-n", "7"),
+        *("--output", str(pictures / "interpolation.png")),
+    ]
+    for job in [fit_ethanol, compare_alanine, train_small, near_aspirin, between]:
         print(f"$ molml {shlex.join(job)}", flush=True)
         status = main(["--debug", *job] if arguments.debug else job)
         if status:
