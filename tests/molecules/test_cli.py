@@ -1,0 +1,167 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rdkit import Chem
+
+import molml
+from molml.cli import main
+from molml.molecules.language import LanguageModel
+from molml.molecules.model import MoleculeVAE
+from molml.molecules.tokens import Tokenizer
+from molml.nn import MLP
+
+FEW = ["CCO", "CCN", "CCCO", "c1ccccc1", "CC(=O)O", "CC(C)C", "C1CCCCC1", "CCOC", "CC(N)=O", "Cc1ccccc1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small untrained model of each kind, and molecules."""
+    place = tmp_path_factory.mktemp("molecules")
+    tokenizer = Tokenizer.from_strings(FEW)
+    vae = MoleculeVAE(tokenizer, encoder="convolutional", n_latent=4, hidden=16, properties=["logP"], seed=1)
+    vae.save(place / "vae.molml")
+    LanguageModel(tokenizer, hidden=16, seed=1).save(place / "language.molml")
+    (place / "few.smi").write_text("\n".join(FEW) + "\n")
+    rows = [f"{smiles},{len(smiles)}.5" for smiles in 12 * FEW]
+    (place / "few.csv").write_text("SMILES,length\n" + "\n".join(rows) + "\n")
+    return place
+
+
+def run(*words):
+    return main(["molecules", *map(str, words)])
+
+
+def failure(capsys, *words):
+    """Message of a command that must fail."""
+    assert run(*words) == 1
+    return capsys.readouterr().err
+
+
+def table(path):
+    with Path(path).open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("model", ["vae", "language"])
+@pytest.mark.parametrize("suffix", ["smi", "csv", "sdf", "svg", "png"])
+def test_sample(folder, tmp_path, model, suffix):
+    assert run("sample", folder / f"{model}.molml", "-n", 6, "--output", tmp_path / f"x.{suffix}", "--threads", 1) == 0
+    assert (tmp_path / f"x.{suffix}").stat().st_size > 0
+
+
+def test_samples_are_molecules_and_follow_the_seed(folder, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run("sample", folder / "vae.molml", "-n", 8, "--seed", seed, "--output", tmp_path / f"{name}.smi") == 0
+    a, b, c = ((tmp_path / f"{name}.smi").read_text() for name in "abc")
+    assert a == b != c
+    assert len(set(a.split())) == 8
+    assert all(Chem.MolFromSmiles(text) is not None for text in a.split())
+
+
+def test_near(folder, tmp_path, capsys):
+    assert run("near", folder / "vae.molml", "CCO", "-n", 3, "--radius", 5, "--output", tmp_path / "x.csv") == 0
+    rows = table(tmp_path / "x.csv")
+    assert rows[0]["smiles"] == "CCO" and float(rows[0]["similarity"]) == 1.0
+    assert "radius 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("options", "n"), [([], 9), (["--path"], 7)])
+def test_interpolate(folder, tmp_path, options, n):
+    line = ["interpolate", folder / "vae.molml", "CCO", "CCN", "CCCO", "CC(C)C", "-n", 3, *options]
+    assert run(*line, "--output", tmp_path / "x.csv") == 0
+    assert len(table(tmp_path / "x.csv")) == n
+
+
+@pytest.mark.parametrize("direction", ["max", "min", "60"])
+def test_optimize(folder, tmp_path, capsys, direction):
+    line = ["optimize", folder / "vae.molml", "CCO", "--property", "MW", "--direction", direction, "--similarity", 0]
+    assert run(*line, "--budget", 15, "--method", "cma", "--output", tmp_path / "x.csv") == 0
+    before, after = (float(word) for word in capsys.readouterr().out.split()[1:4:2])
+    better = {"max": after >= before, "min": after <= before, "60": abs(after - 60) <= abs(before - 60)}
+    assert better[direction]
+    assert table(tmp_path / "x.csv")[0]["smiles"] == "CCO"
+
+
+def test_encode(folder, tmp_path):
+    for suffix in ("csv", "npy"):
+        line = ["encode", folder / "vae.molml", folder / "few.smi", "--output", tmp_path / f"z.{suffix}"]
+        assert run(*line) == 0
+    expected = molml.load(folder / "vae.molml").encode(FEW)
+    np.testing.assert_array_equal(np.load(tmp_path / "z.npy"), expected)
+    rows = table(tmp_path / "z.csv")
+    assert [row["smiles"] for row in rows] == FEW
+    np.testing.assert_allclose([[float(row[f"z{k}"]) for k in (1, 2, 3, 4)] for row in rows], expected, rtol=1e-12)
+
+
+def test_predict(folder, tmp_path):
+    assert run("predict", folder / "vae.molml", folder / "few.csv", "--output", tmp_path / "p.csv") == 0
+    rows = table(tmp_path / "p.csv")
+    assert len(rows) == 120
+    assert float(rows[0]["logP"]) == pytest.approx(molml.load(folder / "vae.molml").predict(["CCO"]).loc["CCO", "logP"])
+
+
+def test_metrics(folder, capsys):
+    (folder / "made.smi").write_text("CCO\nOCC\nC(C\nCCCl\n")
+    line = ["metrics", folder / "made.smi", "--reference", folder / "few.smi", "--train", folder / "few.smi"]
+    assert run(*line, "--no-fcd", "--json", "--threads", 1) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["valid"], found["n"], found["Novelty"]) == (0.75, 4, 0.5)
+    assert run(*line, "--no-fcd", "--threads", 1) == 0
+    assert "4 molecules, 3 of them valid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--properties", "length", "--encoder", "graph"], ["--model", "language"]])
+def test_train(folder, tmp_path, capsys, options):
+    line = ["train", folder / "few.csv", "--minutes", 0.02, "--threads", 1, "--output", tmp_path / "out", *options]
+    assert run(*line) == 0
+    output = capsys.readouterr().out
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made >= {"model.molml", "metrics.json", "metrics.jsonl", "report.html"}
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["valid"]
+    assert 0 <= metrics["validity"] <= 1 and "validity" in output
+    assert "http" not in (tmp_path / "out" / "report.html").read_text().replace("http://www.w3.org", "")
+    model = molml.load(tmp_path / "out" / "model.molml")
+    assert model.metadata["metrics"]["valid"] == metrics
+    assert len(model.sample(2)) == 2
+    # a run is never overwritten by accident, and set aside on request
+    assert "already holds a run" in failure(capsys, *line)
+    assert run(*line, "--overwrite") == 0
+    assert (tmp_path / "out" / "previous-1" / "model.molml").exists()
+
+
+def test_train_further(folder, tmp_path):
+    line = ["train", folder / "few.csv", "--start", folder / "vae.molml", "--minutes", 0.01, "--properties", "length"]
+    assert run(*line, "--output", tmp_path / "out") == 0
+    assert molml.load(tmp_path / "out" / "model.molml").properties == ["length"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sample", "vae", "--output", "x.txt"], "path must end with"),
+        (["near", "vae", "nonsense", "--output", "x.svg"], "nonsense"),
+        (["near", "lm", "CCO", "--output", "x.svg"], "must hold a MoleculeVAE, got LanguageModel"),
+        (["near", "vae", "CC[Si]", "--output", "x.svg"], r"[Si]"),
+        (["optimize", "vae", "CCO", "--property", "QED", "--direction", "up"], "must be max, min or a number"),
+        (["encode", "vae", "few.smi", "--output", "z.txt"], "--output must end in .csv or .npy"),
+        (["predict", "vae", "few.smi", "--output", "z.txt"], "--output must end in .csv"),
+        (["train", "few.smi", "--recipe", "druglike", "--output", "out"], "needs three files"),
+        (["train", "few.smi", "--model", "language", "--properties", "x", "--output", "out"], "belong to --model vae"),
+        (["metrics", "none.smi"], "there is no file"),
+    ],
+)
+def test_errors_say_what_to_do(folder, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    names = {"vae": folder / "vae.molml", "lm": folder / "language.molml", "few.smi": folder / "few.smi"}
+    assert message in failure(capsys, *(names.get(word, word) for word in words))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_potential_is_no_model_of_molecules(folder, tmp_path, capsys):
+    from molml.io import save_container
+
+    save_container(tmp_path / "x.molml", "LinearPotential", {}, MLP(1, [], 1).state_dict(), {})
+    assert "error" in failure(capsys, "sample", tmp_path / "x.molml", "--output", tmp_path / "x.smi")
