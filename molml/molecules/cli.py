@@ -149,7 +149,7 @@ def _add_optimize(actions: Any) -> None:
         "--method", choices=("bayesian", "gradient", "cma"), default="bayesian", help="(default: bayesian)"
     )
     action.add_argument(
-        "--calls", metavar="N", type=int, default=500, help="evaluations of the property (default: 500)"
+        "--budget", metavar="N", type=int, default=500, help="evaluations of the property (default: 500)"
     )
     _add_file(action, ".svg, .png, .csv, .smi, .sdf", required=False)
     add_seed(action)

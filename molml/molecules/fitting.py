@@ -26,8 +26,18 @@ from molml.training import ArrayDataset, Trainer, cosine
 LEARNING_RATE = 2e-3
 CLIP_NORM = 20.0
 MAX_EPOCHS = 100_000
-# the recipe of the model that comes with the package: how often the drugs are seen, and the share of QM9
-DRUGS, SMALL, MIN_COUNT = 4, 0.08, 20
+# how often the drugs are seen by the model that comes with the package, and the share of QM9
+DRUGS, SMALL = 4, 0.08
+DRUGLIKE: dict[str, Any] = {
+    "encoder": "convolutional",
+    "n_latent": 64,
+    "hidden": 384,
+    "beta": 0.1,
+    "word_dropout": 0.1,
+    "batch_size": 64,
+    "min_count": 20,
+}
+"""Settings of `train` for the model of drug-like molecules that comes with the package."""
 COLLAPSED = 1.0  # nats; an untrained encoder, too, has no active dimensions, but a large divergence
 JUDGED = 2000  # molecules that tell whether the code is used, where none are held out
 # the learned prior: codes that it is fitted to, at most, and share of the time it takes
@@ -328,65 +338,36 @@ def fit_prior(
     model.prior = flow.eval()
 
 
-def druglike_recipe(
+def druglike_molecules(
     zinc: str | os.PathLike[str],
     drugs: str | os.PathLike[str],
     qm9: str | os.PathLike[str],
     *,
-    minutes: float,
-    directory: str | os.PathLike[str],
-    encoder: str = "convolutional",
-    n_latent: int = 64,
-    hidden: int = 384,
-    beta: float = 0.1,
-    word_dropout: float = 0.1,
-    batch_size: int = 64,
-    learning_rate: float = LEARNING_RATE,
-    resume: bool = False,
-    seed: int = 0,
     progress: bool | None = None,
-) -> MoleculeVAE:
-    """The model of drug-like molecules that comes with the package.
+) -> list[str]:
+    """Training molecules of the model of drug-like molecules that comes with the package, trained as `DRUGLIKE` says.
 
-    Trained on ZINC-250k, on drugs and molecules of everyday life (`molml.molecules.names`) several times each, and on
-    a part of QM9, so that molecules smaller than those of ZINC belong to its world. Salts of drugs are stripped;
-    stereochemistry and charges stay.
+    ZINC-250k, drugs and molecules of everyday life (`molml.molecules.names`) several times each, and a part of QM9, so
+    that molecules smaller than those of ZINC belong to the model's world. Salts of drugs are stripped; stereochemistry
+    and charges stay.
 
     Parameters
     ----------
     zinc, drugs, qm9 : path-like
         Files for `read_molecules`.
-    minutes : float
-    directory : path-like
-        Folder for the checkpoint and the history.
-    encoder, n_latent, hidden, beta, word_dropout, batch_size, learning_rate, resume, seed, progress
-        As in `train`.
+    progress : bool, optional
+        Show progress bars; if not given, only if stderr is a terminal.
 
     Returns
     -------
-    MoleculeVAE
+    list of str
+        Canonical SMILES.
     """
     molecules = read_molecules(zinc, progress=progress).smiles
     table = read_molecules(drugs, on_error="skip", progress=progress).smiles
     plain = [canonical(normalise(mol, salts=True)[0]) for mol in as_molecules([*table, *NAMES.values()])]
     small = read_molecules(qm9, progress=progress).smiles
-    small = [small[index] for index in split_by_hash(small, SMALL)[1]]
-    return train(
-        molecules + DRUGS * plain + small,
-        minutes=minutes,
-        encoder=encoder,
-        n_latent=n_latent,
-        hidden=hidden,
-        beta=beta,
-        word_dropout=word_dropout,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        min_count=MIN_COUNT,
-        directory=directory,
-        resume=resume,
-        seed=seed,
-        progress=progress,
-    )
+    return molecules + DRUGS * plain + [small[index] for index in split_by_hash(small, SMALL)[1]]
 
 
 class _Parts(NamedTuple):

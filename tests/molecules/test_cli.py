@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ from rdkit import Chem
 
 import molml
 from molml.cli import main
+from molml.kinetics import PCA
+from molml.molecules import report
 from molml.molecules.language import LanguageModel
 from molml.molecules.model import MoleculeVAE
 from molml.molecules.tokens import Tokenizer
-from molml.nn import MLP
 
 FEW = ["CCO", "CCN", "CCCO", "c1ccccc1", "CC(=O)O", "CC(C)C", "C1CCCCC1", "CCOC", "CC(N)=O", "Cc1ccccc1"]
 
@@ -25,9 +27,16 @@ def folder(tmp_path_factory):
     vae.save(place / "vae.molml")
     LanguageModel(tokenizer, hidden=16, seed=1).save(place / "language.molml")
     (place / "few.smi").write_text("\n".join(FEW) + "\n")
-    rows = [f"{smiles},{len(smiles)}.5" for smiles in 12 * FEW]
+    many = [n * "C" + tail for n in range(1, 21) for tail in ("O", "N", "(C)C", "C=O", "CC(N)=O", "C1CC1")]
+    rows = [f"{smiles},{len(smiles)}.5" for smiles in many]
     (place / "few.csv").write_text("SMILES,length\n" + "\n".join(rows) + "\n")
     return place
+
+
+@pytest.fixture
+def small_report(monkeypatch):
+    """Fewer samples: an untrained model writes long strings, and slowly."""
+    monkeypatch.setattr(report, "N_EVALUATED", 40)
 
 
 def run(*words):
@@ -75,12 +84,12 @@ def test_interpolate(folder, tmp_path, options, n):
     assert len(table(tmp_path / "x.csv")) == n
 
 
-@pytest.mark.parametrize("direction", ["max", "min", "60"])
+@pytest.mark.parametrize("direction", ["max", "60"])
 def test_optimize(folder, tmp_path, capsys, direction):
     line = ["optimize", folder / "vae.molml", "CCO", "--property", "MW", "--direction", direction, "--similarity", 0]
-    assert run(*line, "--budget", 15, "--method", "cma", "--output", tmp_path / "x.csv") == 0
+    assert run(*line, "--budget", 3, "--method", "cma", "--output", tmp_path / "x.csv") == 0
     before, after = (float(word) for word in capsys.readouterr().out.split()[1:4:2])
-    better = {"max": after >= before, "min": after <= before, "60": abs(after - 60) <= abs(before - 60)}
+    better = {"max": after >= before, "60": abs(after - 60) <= abs(before - 60)}
     assert better[direction]
     assert table(tmp_path / "x.csv")[0]["smiles"] == "CCO"
 
@@ -100,7 +109,8 @@ def test_predict(folder, tmp_path):
     assert run("predict", folder / "vae.molml", folder / "few.csv", "--output", tmp_path / "p.csv") == 0
     rows = table(tmp_path / "p.csv")
     assert len(rows) == 120
-    assert float(rows[0]["logP"]) == pytest.approx(molml.load(folder / "vae.molml").predict(["CCO"]).loc["CCO", "logP"])
+    alone = molml.load(folder / "vae.molml").predict(["CO"])["logP"].iloc[0]
+    assert (rows[0]["smiles"], float(rows[0]["logP"])) == ("CO", pytest.approx(alone, abs=1e-6))
 
 
 def test_metrics(folder, capsys):
@@ -113,6 +123,7 @@ def test_metrics(folder, capsys):
     assert "4 molecules, 3 of them valid" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("small_report")
 @pytest.mark.parametrize("options", [["--properties", "length", "--encoder", "graph"], ["--model", "language"]])
 def test_train(folder, tmp_path, capsys, options):
     line = ["train", folder / "few.csv", "--minutes", 0.02, "--threads", 1, "--output", tmp_path / "out", *options]
@@ -122,16 +133,17 @@ def test_train(folder, tmp_path, capsys, options):
     assert made >= {"model.molml", "metrics.json", "metrics.jsonl", "report.html"}
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["valid"]
     assert 0 <= metrics["validity"] <= 1 and "validity" in output
-    assert "http" not in (tmp_path / "out" / "report.html").read_text().replace("http://www.w3.org", "")
+    assert not re.search(r"(src|href|url)\W{1,3}http", (tmp_path / "out" / "report.html").read_text())
     model = molml.load(tmp_path / "out" / "model.molml")
     assert model.metadata["metrics"]["valid"] == metrics
-    assert len(model.sample(2)) == 2
+    assert len(model.sample(1)) == 1
     # a run is never overwritten by accident, and set aside on request
     assert "already holds a run" in failure(capsys, *line)
     assert run(*line, "--overwrite") == 0
     assert (tmp_path / "out" / "previous-1" / "model.molml").exists()
 
 
+@pytest.mark.usefixtures("small_report")
 def test_train_further(folder, tmp_path):
     line = ["train", folder / "few.csv", "--start", folder / "vae.molml", "--minutes", 0.01, "--properties", "length"]
     assert run(*line, "--output", tmp_path / "out") == 0
@@ -160,8 +172,7 @@ def test_errors_say_what_to_do(folder, tmp_path, monkeypatch, capsys, words, mes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_potential_is_no_model_of_molecules(folder, tmp_path, capsys):
-    from molml.io import save_container
-
-    save_container(tmp_path / "x.molml", "LinearPotential", {}, MLP(1, [], 1).state_dict(), {})
-    assert "error" in failure(capsys, "sample", tmp_path / "x.molml", "--output", tmp_path / "x.smi")
+def test_another_model_is_no_model_of_molecules(tmp_path, capsys):
+    PCA(1).fit(np.random.default_rng(0).normal(size=(20, 3))).save(tmp_path / "x.molml")
+    message = failure(capsys, "sample", tmp_path / "x.molml", "--output", tmp_path / "x.smi")
+    assert "must hold a MoleculeVAE or a LanguageModel, got PCA" in message

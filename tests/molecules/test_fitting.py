@@ -1,10 +1,18 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
 
 from molml.molecules.data import as_molecules, canonical
 from molml.molecules.fitting import (
+<<<<<<< HEAD
     druglike_recipe,
+=======
+    DRUGLIKE,
+    druglike_molecules,
+    fast_precision,
+>>>>>>> 2dd7382 (Molecules: command line, evaluation and report, tested; recipe as molecules and settings)
     fit_prior,
     latent_statistics,
     train,
@@ -144,20 +152,15 @@ def test_a_prior_meets_a_mixture_better_than_a_gaussian():
 
 def test_the_recipe_reads_its_three_files(tmp_path):
     (tmp_path / "zinc.smi").write_text("\n".join(["CC(C)Oc1ccccc1", "CCN(CC)C(=O)c1ccncc1"] * 15 + ["CCCCO"] * 15))
-    (tmp_path / "drugs.csv").write_text("smiles\nCC(=O)[O-].[Na+]\nnothing\nCCOC(C)=O\n")
+    (tmp_path / "drugs.csv").write_text("smiles\nCC(=O)[O-].[Na+]\nnothing\nCCCOC(C)=O\n")
     (tmp_path / "qm9.smi").write_text("\n".join("C" * n for n in range(1, 40)))
-    model = druglike_recipe(
-        tmp_path / "zinc.smi",
-        tmp_path / "drugs.csv",
-        tmp_path / "qm9.smi",
-        minutes=0.02,
-        directory=tmp_path / "run",
-        n_latent=4,
-        hidden=8,
-    )
-    assert "[Na+]" not in model.tokenizer.vocabulary and "[O-]" in model.tokenizer.vocabulary
-    assert (tmp_path / "run" / "metrics.jsonl").is_file()
-    assert model.prior is not None
+    smiles = druglike_molecules(tmp_path / "zinc.smi", tmp_path / "drugs.csv", tmp_path / "qm9.smi")
+    assert smiles[:45] == ["CC(C)Oc1ccccc1", "CCN(CC)C(=O)c1ccncc1"] * 15 + ["CCCCO"] * 15
+    # the counterion is stripped, what is no molecule left out, and everyday molecules are there; each several times
+    assert smiles.count("CC(=O)[O-]") == smiles.count("CCCOC(C)=O") == 4 <= smiles.count("CC(=O)Oc1ccccc1C(=O)O")
+    assert not any("Na" in text for text in smiles)
+    assert 1 <= sum(set(text) == {"C"} and len(text) > 9 for text in smiles) <= 15
+    assert DRUGLIKE.keys() <= inspect.signature(train).parameters.keys()
 
 
 @pytest.mark.parametrize(
