@@ -46,7 +46,9 @@ def plot_latent_map(codes: np.ndarray, values: np.ndarray, *, label: str, ax: Ax
     shares = 100 * sizes**2 / (sizes**2).sum()
     # a few extreme values must not take all the colours
     low, high = np.quantile(values[known], [0.02, 0.98])
-    shown = ax.scatter(*place.T, c=values[known], s=6, cmap="viridis", vmin=low, vmax=high, rasterized=True)
+    shown = ax.scatter(
+        place[:, 0], place[:, 1], c=values[known], s=6, cmap="viridis", vmin=low, vmax=high, rasterized=True
+    )
     ax.figure.colorbar(shown, ax=ax, label=label)
     ax.set(xlabel=f"component 1 ({shares[0]:.0f} %)", ylabel=f"component 2 ({shares[1]:.0f} %)")
     return ax
@@ -77,7 +79,7 @@ def plot_properties(sets: Mapping[str, Sequence[float]], *, label: str, ax: Axes
     low, high = np.quantile(np.concatenate(list(arrays.values())), [0.001, 0.999])
     edges = np.linspace(low, max(high, low + 1e-9), bins + 1)
     for name, values in arrays.items():
-        ax.hist(np.clip(values, edges[0], edges[-1]), edges, density=True, histtype="step", lw=1.6, label=name)
+        ax.hist(np.clip(values, edges[0], edges[-1]), edges.tolist(), density=True, histtype="step", lw=1.6, label=name)
     ax.set(xlabel=label, ylabel="density")
     ax.legend()
     return ax

@@ -6,13 +6,8 @@ import torch
 
 from molml.molecules.data import as_molecules, canonical
 from molml.molecules.fitting import (
-<<<<<<< HEAD
-    druglike_recipe,
-=======
     DRUGLIKE,
     druglike_molecules,
-    fast_precision,
->>>>>>> 2dd7382 (Molecules: command line, evaluation and report, tested; recipe as molecules and settings)
     fit_prior,
     latent_statistics,
     train,
