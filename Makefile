@@ -2,6 +2,7 @@
 # make test    the tests
 # make ci      what the continuous integration runs: tests, lint, types, import rules
 # make long    the checks that take minutes or need data outside the repository
+# make lessons the lessons in examples/course, in full; figures in results/course
 # make clean   removes what the others made
 #
 # The first call makes a virtual environment, .venv, with CPU torch where one can be had; PyTorch for GPUs with
@@ -22,7 +23,7 @@ CPU_TORCH := $(PIP) 'torch==2.13.0+cpu' 2>/dev/null || $(PIP) 'torch==2.13.0' 2>
 GPU_TORCH := $(PIP) 'torch>=2.10'
 HAS_TORCH := $(BIN)/python -c 'import sys, torch; sys.exit(torch.__version__ < torch.torch_version.TorchVersion("2.10"))'
 
-.PHONY: demo test ci lint long clean
+.PHONY: demo test ci lint long lessons clean
 
 demo: $(READY)
 	$(BIN)/molml demo --output results
@@ -41,6 +42,9 @@ lint: $(READY)
 
 long: $(READY)
 	$(BIN)/python -m pytest -m long
+
+lessons: $(READY)
+	@for lesson in examples/course/*.py; do echo "== $$lesson"; $(BIN)/python "$$lesson" || exit 1; done
 
 clean:
 	rm -rf .venv .venv-gpu results build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -19,7 +19,7 @@ from molml.training import TrainingInterrupted
 
 @pytest.fixture
 def command(monkeypatch):
-    """Make `molml energy fit DATA --output DIR` and `molml kinetics compare …` run the given function."""
+    """Make `molml energy fit`, `molml kinetics compare` and `molml molecules train` run the given function."""
 
     def install(function):
         def add_parser(commands):
@@ -42,6 +42,22 @@ def command(monkeypatch):
             action.add_argument("--overwrite", action="store_true")
             action.set_defaults(run=function)
 
+        def add_molecules(commands):
+            actions = commands.add_parser("molecules").add_subparsers(required=True)
+            action = actions.add_parser("train")
+            action.add_argument("data")
+            for option in ("--output", "--minutes"):
+                action.add_argument(option)
+            action.add_argument("--overwrite", action="store_true")
+            action.set_defaults(run=function)
+            for name in ("near", "interpolate"):
+                action = actions.add_parser(name)
+                action.add_argument("words", nargs="+")
+                action.add_argument("-n")
+                action.add_argument("--output")
+                action.set_defaults(run=lambda arguments: 0)
+
+        monkeypatch.setattr("molml.molecules.cli.add_parser", add_molecules)
         monkeypatch.setattr("molml.energy.cli.add_parser", add_parser)
         monkeypatch.setattr("molml.kinetics.cli.add_parser", add_kinetics)
 
@@ -135,7 +151,7 @@ def test_help_and_version(capsys):
             main(line)
         assert stop.value.code == 0
     output = capsys.readouterr().out
-    assert all(name in output for name in ("energy", "kinetics", "data", "demo", "info", "doctor"))
+    assert all(name in output for name in ("energy", "kinetics", "molecules", "data", "demo", "info", "doctor"))
     assert output.endswith(f"molml {molml.__version__}\n")
 
 
@@ -257,10 +273,13 @@ def test_demo_runs_commands_that_can_be_repeated(command, tmp_path, capsys):
     assert [line[:25] for line in output.splitlines() if line.startswith("$")] == [
         output[:25],
         "$ molml kinetics compare ",
+        "$ molml molecules train /",
+        "$ molml molecules near dr",
+        "$ molml molecules interpo",
     ]
-    energy, kinetics = (tmp_path / "results" / name for name in ("energy", "kinetics"))
-    reports = [f"  {folder / 'report.html'}" for folder in (energy, kinetics)]
-    assert output.splitlines()[-4:] == [*reports, *(f"  {folder / 'model.molml'}" for folder in (energy, kinetics))]
+    folders = energy, *_ = [tmp_path / "results" / name for name in ("energy", "kinetics", "molecules")]
+    reports = [f"  {folder / 'report.html'}" for folder in folders]
+    assert output.splitlines()[-6:] == [*reports, *(f"  {folder / 'model.molml'}" for folder in folders)]
     assert (energy / "report.html").read_text() == "0.5"
 
 
@@ -280,3 +299,5 @@ def test_demo(tmp_path):
     assert {"model.molml", "metrics.json", "metrics.jsonl", "report.html"} <= written
     written = {path.name for path in (tmp_path / "kinetics").iterdir()}
     assert {"tica.molml", "reversible-vampnet.molml", "metrics.json", "report.html"} <= written
+    written = {path.name for path in (tmp_path / "molecules").iterdir()}
+    assert {"model.molml", "metrics.json", "report.html", "aspirin.png", "interpolation.png"} <= written

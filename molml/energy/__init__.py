@@ -3,8 +3,9 @@
 The public names, in the order one meets them. Nothing heavy is imported before one of them is used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from molml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from molml.energy.calculator import Calculator
@@ -58,12 +59,4 @@ __all__ = [
     "write_runner_data",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"molml.energy.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'molml.energy' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(_HOMES)
+__getattr__, __dir__ = lazy_names("molml.energy", _HOMES)

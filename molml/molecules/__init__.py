@@ -3,8 +3,9 @@
 The public names, in the order one meets them. Nothing heavy is imported before one of them is used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from molml.lazy import lazy_names
 
 if TYPE_CHECKING:
     from molml.molecules.data import (
@@ -85,12 +86,4 @@ __all__ = [
     "train_language",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"molml.molecules.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'molml.molecules' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return list(_HOMES)
+__getattr__, __dir__ = lazy_names("molml.molecules", _HOMES)
