@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import molml
-from molml.molecules import MoleculeList, canonical, properties, read_molecules
+from molml.molecules import MoleculeList, as_molecules, canonical, read_molecules
 from molml.molecules.plots import plot_latent_map, plot_properties
+from molml.molecules.properties import properties
 
 FAST = bool(os.environ.get("MOLML_FAST"))  # seconds instead of minutes, for the tests; the results are worth less
 RESULTS = Path("results/molecules")
@@ -82,7 +83,7 @@ search.found  # noqa: B018 (a notebook shows the grid)
 everyday = ["aspirin", "caffeine", "ibuprofen", "paracetamol"]
 points = vae.encode(everyday)
 assert np.array_equal(points, vae.encode(everyday)), "encoding must be deterministic"
-truth = [canonical(mol) for mol in molml.molecules.as_molecules(everyday)]
+truth = [canonical(mol) for mol in as_molecules(everyday)]
 back = [mol and canonical(mol) for mol in vae.decode(points)]
 assert back == truth, f"everyday molecules must come back, got {back}"
 assert [mol and canonical(mol) for mol in vae.decode(points[::-1])] != truth, "codes must differ"

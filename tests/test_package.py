@@ -69,6 +69,17 @@ def test_modules_come_on_demand():
     assert "load" in dir(molml)
 
 
+@pytest.mark.parametrize("arm", ["energy", "kinetics", "molecules"])
+def test_public_names_of_an_arm(arm):
+    package = importlib.import_module(f"molml.{arm}")
+    assert sorted(package._HOMES) == sorted(package.__all__) == sorted(dir(package))
+    # a name that is also a module would be the function or the module, whichever was imported first
+    modules = {path.stem for path in (PACKAGE / arm).glob("*.py")}
+    assert modules.isdisjoint(package._HOMES)
+    for name, home in package._HOMES.items():
+        assert getattr(package, name) is getattr(importlib.import_module(f"molml.{arm}.{home}"), name)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'molml' has no attribute 'enery'"):
         _ = molml.enery

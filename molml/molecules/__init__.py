@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from molml.molecules.features import GraphBatch, GraphFeatures
     from molml.molecules.fitting import train, train_language
     from molml.molecules.language import LanguageModel
-    from molml.molecules.metrics import metrics
     from molml.molecules.model import MoleculeVAE
     from molml.molecules.optimisation import optimize
     from molml.molecules.prediction import FingerprintModel, PropertyModel, scaffold_folds
-    from molml.molecules.properties import properties
     from molml.molecules.tokens import Tokenizer, UnknownTokenError
 
 _HOMES = {
@@ -42,7 +40,6 @@ _HOMES = {
     "UnknownTokenError": "tokens",
     "GraphFeatures": "features",
     "GraphBatch": "features",
-    "properties": "properties",
     "PropertyModel": "prediction",
     "FingerprintModel": "prediction",
     "scaffold_folds": "prediction",
@@ -55,7 +52,6 @@ _HOMES = {
     "optimize": "optimisation",
     "MoleculeList": "display",
     "evaluate": "evaluation",
-    "metrics": "metrics",
 }
 
 __all__ = [
@@ -74,11 +70,9 @@ __all__ = [
     "canonical",
     "evaluate",
     "interpolate",
-    "metrics",
     "near",
     "normalise",
     "optimize",
-    "properties",
     "read_molecules",
     "scaffold_folds",
     "split_by_hash",
