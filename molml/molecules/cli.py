@@ -79,6 +79,11 @@ def _add_model(action: argparse.ArgumentParser) -> None:
     action.add_argument("model", metavar="MODEL", help="model file, or the name of a shipped model, such as druglike")
 
 
+def _add_data(action: argparse.ArgumentParser) -> None:
+    action.add_argument("data", metavar="DATA", help="molecules: .csv, .smi, .sdf (.gz, .xz)")
+    action.add_argument("--smiles", metavar="COLUMN", help="of a table (default: smiles, in any case)")
+
+
 def _add_file(action: argparse.ArgumentParser, kinds: str, *, required: bool = True) -> None:
     action.add_argument("--output", metavar="FILE", required=required, help=f"file to write: {kinds}")
 
@@ -160,8 +165,7 @@ def _add_encode(actions: Any) -> None:
     action = actions.add_parser("encode", help="codes of molecules", description="Codes of the molecules of a file.")
     action.set_defaults(run=run_encode)
     _add_model(action)
-    action.add_argument("data", metavar="DATA", help="molecules: .csv, .smi, .sdf (.gz, .xz)")
-    action.add_argument("--smiles", metavar="COLUMN", help="of a table")
+    _add_data(action)
     _add_file(action, ".csv or .npy")
     add_threads(action)
 
@@ -174,8 +178,7 @@ def _add_predict(actions: Any) -> None:
     )
     action.set_defaults(run=run_predict)
     _add_model(action)
-    action.add_argument("data", metavar="DATA", help="molecules: .csv, .smi, .sdf (.gz, .xz)")
-    action.add_argument("--smiles", metavar="COLUMN", help="of a table")
+    _add_data(action)
     _add_file(action, ".csv")
     add_threads(action)
 
