@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from molml.molecules.model import MoleculeVAE
     from molml.molecules.optimisation import optimize
     from molml.molecules.prediction import FingerprintModel, PropertyModel, scaffold_folds
+    from molml.molecules.reinforcement import reinforce
     from molml.molecules.tokens import Tokenizer, UnknownTokenError
 
 _HOMES = {
@@ -50,6 +51,7 @@ _HOMES = {
     "near": "exploration",
     "interpolate": "exploration",
     "optimize": "optimisation",
+    "reinforce": "reinforcement",
     "MoleculeList": "display",
     "evaluate": "evaluation",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "normalise",
     "optimize",
     "read_molecules",
+    "reinforce",
     "scaffold_folds",
     "split_by_hash",
     "train",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FIGURES = ("learning_curve.png", "samples.svg", "latent_map.png", "logp.png", "qed.png", "sa.png", "mw.png")
 FILES = ("model.molml", "checkpoint.molml", "metrics.json", "metrics.jsonl", "report.html", *FIGURES)
 """What a training writes into its folder."""
+REINFORCED = ("model.molml", "metrics.jsonl", "molecules.csv", "molecules.svg")
+"""What a reinforcement writes into its folder."""
 
 N_VALID = 1000  # molecules to hold out, unless that is less than 1 % or more than 10 % of all
 
@@ -38,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     _add_near(actions)
     _add_interpolate(actions)
     _add_optimize(actions)
+    _add_reinforce(actions)
     _add_encode(actions)
     _add_predict(actions)
     _add_metrics(actions)
@@ -143,10 +146,7 @@ def _add_optimize(actions: Any) -> None:
     action.set_defaults(run=run_optimize)
     _add_model(action)
     action.add_argument("molecule", metavar="MOLECULE", help="where to start: SMILES, InChI, or a name")
-    action.add_argument("--property", metavar="NAME", required=True, help="logP, QED, SA, weight, …")
-    action.add_argument(
-        "--direction", metavar="D", default="max", help="max, min, or a number to come near to (default: max)"
-    )
+    _add_goal(action)
     action.add_argument(
         "--similarity", metavar="S", type=float, default=0.4, help="least Tanimoto similarity (default: 0.4)"
     )
@@ -159,6 +159,39 @@ def _add_optimize(actions: Any) -> None:
     _add_file(action, ".svg, .png, .csv, .smi, .sdf", required=False)
     add_seed(action)
     add_threads(action)
+
+
+def _add_goal(action: argparse.ArgumentParser) -> None:
+    action.add_argument("--property", metavar="NAME", required=True, help="logP, QED, SA, weight, …")
+    action.add_argument(
+        "--direction", metavar="D", default="max", help="max, min, or a number to come near to (default: max)"
+    )
+
+
+def _add_reinforce(actions: Any) -> None:
+    action = actions.add_parser(
+        "reinforce",
+        help="a model that writes better molecules",
+        description="Train a language model further by policy gradients, for better values of a property.",
+    )
+    action.set_defaults(run=run_reinforce)
+    action.add_argument("model", metavar="MODEL", help="model file, of `molml molecules train --model language`")
+    _add_goal(action)
+    action.add_argument("--start", metavar="MOLECULE", help="look for similar ones: SMILES, InChI, or a name")
+    action.add_argument(
+        "--similarity", metavar="S", type=float, help="least Tanimoto similarity to it (default: 0.4 with --start)"
+    )
+    action.add_argument(
+        "--sigma",
+        metavar="NATS",
+        type=float,
+        default=60.0,
+        help="what the reward counts against the likelihood under MODEL (default: 60)",
+    )
+    action.add_argument(
+        "--budget", metavar="N", type=int, default=5000, help="evaluations of the property (default: 5000)"
+    )
+    add_run(action, "folder for the new model and the molecules found")
 
 
 def _add_encode(actions: Any) -> None:
@@ -289,18 +322,12 @@ def run_optimize(arguments: argparse.Namespace) -> int:
     from molml.molecules.data import canonical
     from molml.molecules.optimisation import optimize
 
-    direction = arguments.direction
-    if direction not in ("max", "min"):
-        try:
-            direction = float(direction)
-        except ValueError:
-            raise ValueError(f"--direction must be max, min or a number, got {direction!r}") from None
     result = optimize(
         _prepared(arguments, code=True),
         arguments.property,
         arguments.molecule,
         similarity=arguments.similarity,
-        direction=direction,
+        direction=_direction(arguments.direction),
         method=arguments.method,
         budget=arguments.budget,
         seed=arguments.seed,
@@ -309,6 +336,54 @@ def run_optimize(arguments: argparse.Namespace) -> int:
     print(f"{len(result.found) - 1} better molecules in {len(result.history)} evaluations")
     if arguments.output:
         _write(result.found, arguments.output)
+    return 0
+
+
+def _direction(text: str) -> Any:
+    if text in ("max", "min"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--direction must be max, min or a number, got {text!r}") from None
+
+
+def run_reinforce(arguments: argparse.Namespace) -> int:
+    """Train a language model for a property, and write it with the molecules found on the way."""
+    from molml.io import write_atomic
+    from molml.molecules.language import LanguageModel
+    from molml.molecules.reinforcement import reinforce
+    from molml.training.directory import run_directory
+
+    model = _prepared(arguments)
+    if not isinstance(model, LanguageModel):
+        raise ValueError(
+            f"{arguments.model} must hold a LanguageModel, got {type(model).__name__}; make one with "
+            "`molml molecules train DATA --model language --output DIR`"
+        )
+    similarity = arguments.similarity
+    if similarity is None:
+        similarity = 0.4 if arguments.start is not None else 0.0
+    with run_directory(arguments.output, overwrite=arguments.overwrite, files=REINFORCED) as folder:
+        result = reinforce(
+            model,
+            arguments.property,
+            direction=_direction(arguments.direction),
+            start=arguments.start,
+            similarity=similarity,
+            sigma=arguments.sigma,
+            budget=arguments.budget,
+            seed=arguments.seed,
+        )
+        result.model.save(folder / "model.molml")
+        lines = [json.dumps({k: v if v == v else None for k, v in step._asdict().items()}) for step in result.history]
+        write_atomic(folder / "metrics.jsonl", ("\n".join(lines) + "\n").encode())
+        result.found.save(folder / "molecules.csv")
+        result.found.save(folder / "molecules.svg")
+    first, last = result.history[0], result.history[-1]
+    print(f"mean {arguments.property} {first.score:.4g} -> {last.score:.4g} in {last.calls} evaluations")
+    print(f"valid {first.valid:.0%} -> {last.valid:.0%} of the strings, different {last.unique:.0%} of these")
+    print(f"written to {folder}: model.molml, metrics.jsonl, molecules.csv (the best first), molecules.svg")
     return 0
 
 

@@ -124,7 +124,7 @@ def optimize(
     Trust region: Eriksson et al., NeurIPS 2019. Expected improvement: Jones et al., J. Global Optim. 13, 455 (1998).
     CMA-ES: Ros and Hansen, PPSN X (2008), the separable variant.
     """
-    evaluate, better = _score(score), _direction(direction)
+    evaluate, better = score_of(score), direction_of(direction)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if not 0 <= similarity <= 1:
@@ -152,7 +152,7 @@ def optimize(
     return search.result()
 
 
-def _score(score: object) -> Callable[[Chem.Mol], float]:
+def score_of(score: object) -> Callable[[Chem.Mol], float]:
     if isinstance(score, str):
         if score not in PROPERTIES:
             raise ValueError(f"score must be one of {', '.join(PROPERTIES)} or a function of a molecule, got {score!r}")
@@ -162,7 +162,7 @@ def _score(score: object) -> Callable[[Chem.Mol], float]:
     return score
 
 
-def _direction(direction: object) -> Callable[[Any], Any]:
+def direction_of(direction: object) -> Callable[[Any], Any]:
     """From scores, numbers or tensors, to what is maximised."""
     if direction == "max":
         return lambda value: value

@@ -94,6 +94,23 @@ def test_optimize(folder, tmp_path, capsys, direction):
     assert table(tmp_path / "x.csv")[0]["smiles"] == "CCO"
 
 
+def test_reinforce(folder, tmp_path, capsys):
+    words = ("reinforce", folder / "language.molml", "--property", "heavy_atoms", "--budget", 20)
+    assert run(*words, "--output", tmp_path / "x", "--direction", "3") == 0
+    assert "in 20 evaluations" in capsys.readouterr().out
+    rows = table(tmp_path / "x" / "molecules.csv")
+    distances = [abs(float(row["score"]) - 3) for row in rows]
+    assert len(rows) == 20 and distances == sorted(distances)
+    steps = [json.loads(line) for line in (tmp_path / "x" / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["calls"] == 20 and 0 <= steps[-1]["valid"] <= 1
+    assert molml.load(tmp_path / "x" / "model.molml").metadata["reinforcement"]["calls"] == 20
+    assert run(*words, "--start", "CCO", "--output", tmp_path / "y") == 0
+    assert all(float(row["similarity"]) >= 0.4 for row in table(tmp_path / "y" / "molecules.csv"))
+    assert "LanguageModel" in failure(
+        capsys, "reinforce", folder / "vae.molml", "--property", "QED", "--output", tmp_path / "z"
+    )
+
+
 def test_encode(folder, tmp_path):
     for suffix in ("csv", "npy"):
         line = ["encode", folder / "vae.molml", folder / "few.smi", "--output", tmp_path / f"z.{suffix}"]
