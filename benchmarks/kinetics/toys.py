@@ -8,15 +8,18 @@ Same frames: over what the exact slow function gives on the frames of that seed,
 cancels and what is left is due to the method. VAMP-2 and its ceiling: of the coordinate at the lag time, 1 included.
 
 Second table, Markov models on k-means cells: of the reversible VAMPnet's coordinates where the positions do not show
-the slow motion, else of the positions. A process is judged at the lag time that is half its exact timescale: shorter
-ones see the cells, longer ones the noise. Timescales that are equal are averaged, as estimates come in order of size.
-Müller–Brown is left out: its slow process takes 2.6 million frames to happen once.
+the slow motion (fitted to as many frames as in the first table), else of the positions. One rule for all: frames that
+last 6,000 times the slowest timescale, at least 200,000; one cell for 2,000 frames. A process is judged at the lag time
+that is half its exact timescale: shorter ones see the cells, longer ones the noise. Timescales that are equal are
+averaged, as estimates come in order of size. Müller–Brown is left out: its slow process takes 2.6 million frames to
+happen once.
 
 A seed is one simulation and one fit. Everything is mean ± standard error over seeds, and how many standard errors the
 mean is from 1.
 """
 
 import argparse
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -50,30 +53,33 @@ from molml.kinetics.systems import (
 
 class Toy(NamedTuple):
     system: Any
-    n_frames: int
-    stride: int  # steps of the simulation in a frame
-    lagtime: int  # of the methods, frames
-    judged_at: int  # lag time of the timescale, frames
     n_processes: int  # of the Markov model
+    stride: int = 1  # steps of the simulation in a frame
+    # of the first table
+    n_frames: int = 0
+    lagtime: int = 1  # of the methods, frames
+    judged_at: int = 5  # lag time of the timescale, frames
 
 
 TOYS = {
-    "square root": Toy(square_root_model(), 10_000, 1, 1, 5, 1),
-    "swiss roll": Toy(swiss_roll_model(), 30_000, 1, 1, 5, 3),
-    "beltway": Toy(beltway(), 50_000, 100, 10, 10, 3),
+    "square root": Toy(square_root_model(), 1, n_frames=10_000),
+    "swiss roll": Toy(swiss_roll_model(), 3, n_frames=30_000),
+    "beltway": Toy(beltway(), 3, 100, 50_000, 10, 10),
 }
 WELLS = {
-    "double well, β = 1": Toy(double_well(), 50_000, 1, 1, 5, 1),
-    "double well, β = 4": Toy(double_well(temperature=0.25), 100_000, 1, 1, 5, 1),
-    "asymmetric double well, β = 4": Toy(asymmetric_double_well(), 100_000, 1, 1, 5, 1),
-    "Prinz": Toy(prinz_potential(), 100_000, 1, 1, 5, 3),
-    "triple well": Toy(triple_well(), 100_000, 1, 1, 5, 2),
-    "quadruple well": Toy(quadruple_well(), 200_000, 1, 1, 5, 3),
+    "double well, β = 1": Toy(double_well(), 1),
+    "double well, β = 4": Toy(double_well(temperature=0.25), 1),
+    "asymmetric double well, β = 4": Toy(asymmetric_double_well(), 1),
+    "Prinz": Toy(prinz_potential(), 3),
+    "triple well": Toy(triple_well(), 2),
+    "quadruple well": Toy(quadruple_well(), 3),
 }
-MOST_CELLS = 200
-FRAMES_PER_CELL = 500
-"""With fewer a model fits the noise: 150 frames in a cell make the timescales of the swiss roll 1.1 % longer than its
-hidden states make them on the same frames (20 seeds), 600 frames 0.25 %."""
+N_TIMESCALES, LEAST_FRAMES, MOST_AT_ONCE = 6_000, 200_000, 100_000
+"""The relative error of a timescale t from a simulation of length T is about (3 t / T)^½: 2 % here, 0.5 % of twenty."""
+FRAMES_PER_CELL = 2_000
+"""With few a model fits the noise: 150 frames in a cell make the timescales of the swiss roll 1.1 % longer than its
+hidden states make them on the same frames (20 seeds), 600 frames 0.25 %: in inverse proportion. With 2,000 the smallest
+number of cells is 100."""
 
 
 METHODS = ("PCA", "TICA", "autoencoder", "time-lagged autoencoder", "variational time-lagged", "VAMPnet",
@@ -93,8 +99,16 @@ def methods(lagtime: int, seed: int) -> dict[str, Any]:
     }
 
 
-def simulated(toy: Toy, seed: int) -> Any:
-    return toy.system.simulate(toy.n_frames * toy.stride, seed=seed).trajectories[0][:: toy.stride].copy()
+def simulated(toy: Toy, n_frames: int, seed: int) -> Any:
+    return toy.system.simulate(n_frames * toy.stride, seed=seed).trajectories[0][:: toy.stride].copy()
+
+
+def long_simulations(toy: Toy, seed: int) -> list[Any]:
+    """Trajectories of the length that the rule of the Markov models demands, which start in equilibrium."""
+    n_frames = max(LEAST_FRAMES, math.ceil(N_TIMESCALES * toy.system.timescales(1)[0] / toy.stride))
+    n_pieces = math.ceil(n_frames / MOST_AT_ONCE)
+    seeds = np.random.default_rng(seed).integers(2**32, size=n_pieces)
+    return [simulated(toy, math.ceil(n_frames / n_pieces), int(piece)) for piece in seeds]
 
 
 def of_coordinate(toy: Toy, z: Any) -> float:
@@ -102,14 +116,15 @@ def of_coordinate(toy: Toy, z: Any) -> float:
     return TICA(toy.judged_at, 1).fit(z).timescales()[0] * toy.stride / toy.system.timescales(1)[0]
 
 
-def of_markov_model(toy: Toy, z: Any, seed: int) -> Any:
+def of_markov_model(toy: Toy, z: list[Any], seed: int) -> Any:
     """Timescales of Markov models over the exact ones."""
-    some = z[:: max(1, len(z) // 20_000)]
-    states = KMeans(min(MOST_CELLS, len(z) // FRAMES_PER_CELL), seed=seed).fit(some).predict(z)
+    n_cells = sum(map(len, z)) // FRAMES_PER_CELL
+    some = np.concatenate(z)[:: FRAMES_PER_CELL // 25]
+    states = KMeans(n_cells, seed=seed).fit(some).predict(z)
     exact = toy.system.timescales(toy.n_processes) / toy.stride
     ratios = np.empty(toy.n_processes)
     for lagtime in {half(t) for t in exact}:
-        found = MarkovStateModel(lagtime).fit(states).timescales(toy.n_processes) / exact
+        found = MarkovStateModel(lagtime, sparse=True).fit(states).timescales(toy.n_processes) / exact
         ratios = np.where([half(t) == lagtime for t in exact], found, ratios)
     return np.array([ratios[np.isclose(exact, t)].mean() for t in distinct(exact)])
 
@@ -135,7 +150,7 @@ def compare_methods(toys: dict[str, Toy], names: list[str], seeds: range) -> Non
     for title, toy in toys.items():
         figures: dict[str, list[tuple[float, ...]]] = {}
         for seed in tqdm(seeds, desc=title, disable=None):
-            x = simulated(toy, seed)
+            x = simulated(toy, toy.n_frames, seed)
             slow = toy.system.slow_function(x)[:, None]
             known = of_coordinate(toy, slow)
             figures.setdefault("exact function", []).append((1.0, known, 1.0, vamp_score(slow, toy.lagtime), 0.0))
@@ -167,13 +182,15 @@ def judge_markov_models(toys: dict[str, Toy], seeds: range) -> None:
     for title, toy in toys.items():
         found = []
         for seed in tqdm(seeds, desc=title, disable=None):
-            x = simulated(toy, seed)
+            x = long_simulations(toy, seed)
             if title in TOYS:
-                x = ReversibleVAMPNet(toy.lagtime, toy.n_processes, seed=seed, progress=False).fit(x).transform(x)
+                network = ReversibleVAMPNet(toy.lagtime, toy.n_processes, seed=seed, progress=False)
+                x = network.fit(x[0][: toy.n_frames]).transform(x)
+            n_frames = sum(map(len, x))
             found.append(of_markov_model(toy, x, seed))
         exact = distinct(toy.system.timescales(toy.n_processes) / toy.stride)
         print(
-            f"| {title} | {toy.n_frames:,} | {', '.join(f'{t:.2f}' for t in exact)} | "
+            f"| {title} | {n_frames:,} | {', '.join(f'{t:.2f}' for t in exact)} | "
             f"{', '.join(with_error(column) for column in np.array(found).T)} |",
             flush=True,
         )
