@@ -58,8 +58,8 @@ def best_of(n, seed):
 # %% [markdown]
 # ## Drug-likeness
 # The score is QED (Bickerton et al., Nat. Chem. 4, 90 (2012)), a number from 0 to 1 with few values above 0.94. A model
-# with the anchor has as many evaluations as the prior has, of which, as it is, the best of n are kept; one without has a
-# fifth fewer, for it finds ever less that is new.
+# with the anchor has as many evaluations as the prior has, of which, as it is, the best of n are kept; one without has
+# a fifth fewer, for it finds ever less that is new.
 
 # %%
 options = {"budget": budget, "progress": False, "learning_rate": 2e-3}
