@@ -120,7 +120,14 @@ def generate(
             if beam > 1:
                 ids = _beam(decoder, state, len(tokenizer), grammar, beam, max_length, device)
             else:
-                ids = _one_by_one(decoder, state, len(tokenizer), grammar, numbers, temperature, max_length, device)
+                settings = len(tokenizer), grammar, temperature, max_length, device
+                ids, lost = _one_by_one(decoder, state, numbers, *settings, strict=False)
+                if len(lost):
+                    # what led nowhere is written again, carefully
+                    again = torch.as_tensor(lost, device=device)
+                    state = decoder.start(None if part is None else part[again], len(lost))
+                    few = None if numbers is None else numbers[again]
+                    ids[lost], _ = _one_by_one(decoder, state, few, *settings, strict=True)
             strings += [tokenizer.decode(row) for row in ids]
             bar.update(size)
     return strings
@@ -158,46 +165,51 @@ def _device(decoder: TokenDecoder) -> torch.device:
 def _one_by_one(
     decoder: TokenDecoder,
     state: _State,
+    numbers: Tensor | None,
     n_tokens: int,
     grammar: Grammar | None,
-    numbers: Tensor | None,
     temperature: float,
     max_length: int,
     device: torch.device,
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+    *,
+    strict: bool,
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Tokens (n, max_length), and the rows that led nowhere."""
     n = len(state[0])
-    result = np.full((n, max_length), _END)
+    result, ended = np.full((n, max_length), _END), np.zeros(n, np.bool_)
     rows = torch.arange(n, device=device)
     last = torch.full((n,), _START, device=device)
     making = grammar.start(n) if grammar else None
     for place in range(max_length):
         logits, state = decoder.step(last, state)
         logits = _checked(logits, len(last), n_tokens)
+        # neither padding nor a second start
+        logits[:, :_END] = -torch.inf
+        at = rows.cpu().numpy()
         if grammar and making:
-            _forbid(logits, grammar.allowed(making, max_length - place))
-        else:
-            # neither padding nor a second start
-            logits[:, :_END] = -torch.inf
-        if numbers is None:
+            uniform = None
+            if numbers is not None:
+                logits = torch.softmax(logits.double() / temperature, 1)
+                uniform = numbers[rows, place].cpu().numpy()
+            ids = grammar.choose(making, at, max_length - place, logits.cpu().numpy(), uniform, strict=strict)
+            last = torch.as_tensor(ids, device=device)
+        elif numbers is None:
             last = logits.argmax(1)
         else:
             cumulative = torch.softmax(logits.double() / temperature, 1).cumsum(1)
-            at = numbers[rows, place][:, None] * cumulative[:, -1:]
-            last = torch.searchsorted(cumulative, at, right=True)[:, 0]
-        ids = last.cpu().numpy()
-        result[rows.cpu().numpy(), place] = ids
+            drawn = numbers[rows, place][:, None] * cumulative[:, -1:]
+            last = torch.searchsorted(cumulative, drawn, right=True)[:, 0]
+        ids = np.where(ended[at], _END, last.cpu().numpy())
+        result[at, place], ended[at] = ids, ids == _END
         going = np.flatnonzero(ids != _END)
         if len(going) == 0:
             break
-        if grammar and making:
-            making = grammar.advance(making, ids)
         # copying the state costs about as much as a step of a tenth of the rows
         if len(going) < 0.9 * len(ids) or len(going) < 16:
             kept = torch.as_tensor(going, device=device)
             rows, last, state = rows[kept], last[kept], tuple(s[kept] for s in state)
-            if making:
-                making = _rows(making, going)
-    return result
+    lost = np.flatnonzero(~grammar.finished(making)) if grammar and making else np.zeros(0, np.int64)
+    return result, lost
 
 
 def _beam(
@@ -223,17 +235,19 @@ def _beam(
     for place in range(max_length):
         logits, state = decoder.step(last, state)
         logits = _checked(logits, len(last), n_tokens)
-        if grammar and making:
-            _forbid(logits, grammar.allowed(making, max_length - place))
-        else:
-            logits[:, :_END] = -torch.inf
+        logits[:, :_END] = -torch.inf
         gains = torch.log_softmax(logits.double(), 1)
+        if grammar and making:
+            best = grammar.best(making, gains.cpu().numpy(), beam, max_length - place)
+            gains.masked_fill_(~torch.from_numpy(best).to(device), -torch.inf)
         gains[ended] = -torch.inf
         gains[ended, _END] = 0.0
         total = (scores.reshape(-1, 1) + gains).reshape(n, -1)
-        scores, best = total.topk(beam, 1)
-        parents = (base + best // n_tokens).reshape(-1)
-        last = (best % n_tokens).reshape(-1)
+        scores, places = total.topk(beam, 1)
+        # where there are fewer than that, the best one again
+        places = torch.where(scores == -torch.inf, places[:, :1], places)
+        parents = (base + places // n_tokens).reshape(-1)
+        last = (places % n_tokens).reshape(-1)
         state = tuple(s[parents] for s in state)
         texts = texts[parents]
         texts[:, place] = last
@@ -255,10 +269,6 @@ def _checked(logits: Tensor, n: int, n_tokens: int) -> Tensor:
     if bool(torch.isnan(logits).any()):
         raise ValueError("the decoder must give finite logits, got NaN; is z far from everything it was trained on?")
     return logits.float().clone()
-
-
-def _forbid(logits: Tensor, allowed: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
-    logits.masked_fill_(~torch.from_numpy(allowed).to(logits.device), -torch.inf)
 
 
 def _rows(making: GrammarState, index: np.ndarray[Any, Any]) -> GrammarState:

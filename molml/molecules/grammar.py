@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Grammar", "GrammarState"]
 
-Ints = np.ndarray[Any, np.dtype[np.int16]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-_jit = njit(cache=True, nogil=True, error_model="numpy")
+# called by `_run` alone, which is what is kept of the compiled code
+_jit = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 # kinds of tokens
 _OTHER, _ATOM, _BOND, _BRANCH, _CLOSE, _RING, _DOT, _END = range(8)
@@ -49,10 +50,28 @@ _HEAD = _PARTNER + _MOST_PARTNERS
 _TYPE, _SIGMA, _PI, _WAITING, _DEGREE, _PARENT, _BRIDGE, _FINAL, _MATE, _NEAR = range(10)
 _STACK = _NEAR + 3
 _ATOMS = _STACK + 1
+# columns of the table of tokens: kind; of a bond its order, of a ring number its index; tokens of one group are allowed
+# or forbidden together; most valences of an aliphatic atom, neighbours that its chirality needs
+_KIND, _VALUE, _GROUP, _AROMATIC_ATOM, _MOST, _NEIGHBOURS = range(6)
+# of aromatic atoms, by aromatic bonds, order of the others and open ring numbers: can become right with more bonds; is
+# right, or becomes so when its rings are closed; with more bonds may need a double bond in the ring; when its rings are
+# closed may need one
+_EXTENDS, _RIGHT, _MAY, _WILL = range(6, 326, 80)
+# by aromatic bonds and order of the others: needs a double bond now; with a bond that is not aromatic may need none
+_DOUBLE, _ESCAPES = 326, 342
+# not of the token but of the row: k-th token to search with, and of the k-th ring number
+_SEARCHED, _RING_TOKEN = 358, 359
+# in row 0: number of tokens to search with; a carbon atom, an aromatic one, and one with a lone pair in the ring;
+# "(", ")" and "="
+_N_SEARCHED, _C, _AR, _PAIR, _OPENS, _CLOSES, _DOUBLED = range(360, 367)
+_COLUMNS = 367
 
-_NEVER = 10_000
+_NEVER, _UNKNOWN = 10_000, 10_001
+_MOST_NODES = 60  # of a search for an end
 _BONDS = {"-": 1, "/": _DIRECTED, "\\": _DIRECTED, "=": 2, "#": 3, ":": _AROMATIC}
 _EXOCYCLIC = ("", "(C)", "(=C)", "(#C)")
+_END_ID = 2
+_NO_IDS, _NO_SCORES, _NO_MASK = np.zeros((0, 0), np.int64), np.zeros((0, 0)), np.zeros((0, 0), np.bool_)
 
 
 class GrammarState(NamedTuple):
@@ -60,36 +79,20 @@ class GrammarState(NamedTuple):
 
     Attributes
     ----------
-    head : array of int16, shape (n, …)
+    head : array of int, shape (n, …)
         Current atom, depth of branches and the like.
-    atoms : array of int16, shape (n, max_length, …)
+    atoms : array of int, shape (n, max_length, …)
         Atoms so far.
-    rings : array of int16, shape (n, n_ring_numbers, 2)
+    rings : array of int, shape (n, n_ring_numbers, 2)
         Atom at which the ring number was opened, or −1; bond symbol that stood there.
+    plans : array of int, shape (n, max_length)
+        Tokens that complete the molecule, then −1.
     """
 
     head: Ints
     atoms: Ints
     rings: Ints
-
-
-class _Tables(NamedTuple):
-    """What the automaton knows of every token."""
-
-    kind: Ints
-    value: Ints  # of a bond: its order; of a ring number: its index
-    group: Ints  # tokens of one group are allowed or forbidden together
-    aromatic: NDArray[np.bool_]
-    most: Ints  # most valences of an aliphatic atom
-    neighbours: Ints  # that its chirality needs
-    # of aromatic atoms by aromatic bonds, order of the others, and open ring numbers
-    extends: NDArray[np.bool_]  # can become right with more bonds
-    right: NDArray[np.bool_]  # is right, or becomes so when its rings are closed
-    may_double: NDArray[np.bool_]  # with more bonds may need a double bond in the ring
-    will_double: NDArray[np.bool_]  # when its rings are closed may need one
-    # by aromatic bonds and order of the others
-    double: NDArray[np.bool_]  # needs one now
-    escapes: NDArray[np.bool_]  # with a bond that is not aromatic may need none
+    plans: Ints
 
 
 @final
@@ -134,8 +137,23 @@ class Grammar:
             raise ValueError(f"max_length must be an integer in 2…{_NEVER - 1}, got {max_length!r}")
         self.vocabulary, self.max_length = tokenizer.vocabulary, max_length
         self._tables, self._n_rings = _tables(self.vocabulary)
-        if not (self._tables.kind == _ATOM).any():
+        if not (self._tables[:, _KIND] == _ATOM).any():
             raise ValueError("tokenizer must have a token of an atom, got none; make it from molecules")
+        self._end = self._ending()
+
+    def _ending(self) -> Ints:
+        """Tokens of a molecule, for the beginning."""
+        for token in self._tables[0, [_C, _AR, _PAIR]]:
+            state = self._empty(1)
+            if (
+                token >= 0
+                and self._run(
+                    state, np.arange(1), self.max_length, _NO_SCORES, np.zeros(0), 0, np.array([[token]]), _NO_MASK
+                )
+                < 0
+            ):
+                return np.concatenate([[token], state.plans[0, :-1]])
+        raise ValueError(f"tokenizer must have the tokens of a molecule of at most {self.max_length}, got too few")
 
     def start(self, n: int) -> GrammarState:
         """State before the first token.
@@ -149,11 +167,17 @@ class Grammar:
         -------
         GrammarState
         """
-        head = np.zeros((n, _HEAD), np.int16)
+        state = self._empty(n)
+        state.plans[:] = self._end
+        return state
+
+    def _empty(self, n: int) -> GrammarState:
+        head = np.zeros((n, _HEAD), np.int64)
         head[:, _CURRENT] = -1
-        rings = np.zeros((n, max(self._n_rings, 1), 2), np.int16)
+        rings = np.zeros((n, max(self._n_rings, 1), 2), np.int64)
         rings[:, :, 0] = -1
-        return GrammarState(head, np.zeros((n, self.max_length, _ATOMS), np.int16), rings)
+        plans = np.full((n, self.max_length), -1, np.int64)
+        return GrammarState(head, np.zeros((n, self.max_length, _ATOMS), np.int64), rings, plans)
 
     def allowed(self, state: GrammarState, remaining: int) -> NDArray[np.bool_]:
         """Tokens that may come next.
@@ -167,12 +191,78 @@ class Grammar:
         Returns
         -------
         array of bool, shape (n, n_tokens)
-            At least one in every row; after "<end>", "<pad>" is the only one. In a row that cannot be completed, which
-            is rare, it is what the syntax allows.
+            At least one in every row, if every token before was an allowed one; after "<end>", "<pad>" is the only one.
+        """
+        return self.best(state, np.zeros((len(state.head), len(self.vocabulary))), len(self.vocabulary), remaining)
+
+    def best(self, state: GrammarState, scores: NDArray[Any], n: int, remaining: int) -> NDArray[np.bool_]:
+        """Of the tokens that may come next those with the greatest scores.
+
+        Parameters
+        ----------
+        state : GrammarState
+        scores : array, shape (n_rows, n_tokens)
+        n : int
+            Most tokens to find in a row, at least 2.
+        remaining : int
+            As of `allowed`.
+
+        Returns
+        -------
+        array of bool, shape (n_rows, n_tokens)
         """
         mask = np.zeros((len(state.head), len(self.vocabulary)), np.bool_)
-        _allowed(state.head, state.atoms, state.rings, self._tables, remaining, mask)
+        self._run(state, np.arange(len(state.head)), remaining, scores, np.zeros(0), max(n, 2), _NO_IDS, mask)
         return mask
+
+    def choose(
+        self,
+        state: GrammarState,
+        rows: NDArray[np.int64],
+        remaining: int,
+        scores: NDArray[Any],
+        numbers: NDArray[np.float64] | None = None,
+        *,
+        strict: bool = True,
+    ) -> NDArray[np.int64]:
+        """Go on with tokens that may come next; looks at no more tokens than it takes to find one.
+
+        Parameters
+        ----------
+        state : GrammarState
+            Changed in place.
+        rows : array of int, shape (n,)
+            Rows of the state to go on with.
+        remaining : int
+            As of `allowed`.
+        scores : array, shape (n, n_tokens)
+            Of the tokens after these rows.
+        numbers : array of float in [0, 1), shape (n,), optional
+            Draw a token with the scores, which are then weights of at least 0, one random number for each row. Without,
+            take the allowed token of greatest score.
+        strict : bool
+            Take only tokens after which the molecule can be completed for sure: then every string ends as a molecule,
+            but about one in a hundred unusual ones, with many fused rings, cannot be written. Otherwise every molecule
+            can, and a string that leads nowhere stops; `finished` tells.
+
+        Returns
+        -------
+        array of int, shape (n,)
+            "<end>" for a string that has ended, or leads nowhere.
+
+        Notes
+        -----
+        A drawn token that is forbidden is left out, and another is drawn, until one is allowed: that one has the
+        distribution over the allowed tokens. What is left of a random number after a token has been drawn with it is
+        as uniform, and serves for the next.
+        """
+        ids = np.full((len(rows), 1), _END_ID, np.int64)
+        self._run(state, rows, remaining, scores, np.zeros(0) if numbers is None else numbers, 1, ids, _NO_MASK, strict)
+        return ids[:, 0]
+
+    def finished(self, state: GrammarState) -> NDArray[np.bool_]:
+        """Which strings have ended as molecules, shape (n,)."""
+        return state.head[:, _PHASE] == _DONE
 
     def advance(self, state: GrammarState, ids: NDArray[np.integer[Any]]) -> GrammarState:
         """State after one more token.
@@ -192,11 +282,15 @@ class Grammar:
         Raises
         ------
         ValueError
-            If the number of tokens is not that of the strings.
+            If the number of tokens is not that of the strings, or one is forbidden.
         """
-        if ids.shape != (len(state.head),):
-            raise ValueError(f"ids must have shape ({len(state.head)},), got {ids.shape}")
-        _advance_all(state.head, state.atoms, state.rings, self._tables, ids.astype(np.int64))
+        n = len(state.head)
+        if ids.shape != (n,):
+            raise ValueError(f"ids must have shape ({n},), got {ids.shape}")
+        rows = np.arange(n)
+        tokens = ids.astype(np.int64)[:, None]
+        if self._run(state, rows, self.max_length, _NO_SCORES, np.zeros(0), 0, tokens, _NO_MASK) >= 0:
+            raise ValueError("ids must be tokens that may come next, got a forbidden one; see allowed")
         return state
 
     def refusal(self, ids: NDArray[np.integer[Any]]) -> int | None:
@@ -212,21 +306,37 @@ class Grammar:
         int or None
             Its index; None if all are allowed.
         """
-        state = self.start(1)
-        place = _first_refused(
-            state.head, state.atoms, state.rings, self._tables, self.max_length, np.asarray(ids, np.int64)
+        tokens = np.asarray(ids, np.int64)[None]
+        place = self._run(
+            self.start(1), np.arange(1), self.max_length, _NO_SCORES, np.zeros(0), 0, tokens, _NO_MASK, strict=False
         )
         return None if place < 0 else int(place)
+
+    def _run(
+        self,
+        state: GrammarState,
+        rows: NDArray[np.int64],
+        remaining: int,
+        scores: NDArray[Any],
+        numbers: NDArray[np.float64],
+        most: int,
+        ids: NDArray[np.int64],
+        mask: NDArray[np.bool_],
+        strict: bool = True,
+    ) -> int:
+        arrays = (np.ascontiguousarray(array) for array in (scores.astype(np.float64), numbers, ids))
+        weights, uniform, tokens = arrays
+        return int(_run(*state, self._tables, rows, remaining, weights, uniform, most, tokens, mask, strict))
 
 
 # ---- what the tokens are
 
 
-def _tables(vocabulary: tuple[str, ...]) -> tuple[_Tables, int]:
+def _tables(vocabulary: tuple[str, ...]) -> tuple[Ints, int]:
     n = len(vocabulary)
-    kind, value, most, neighbours = (np.zeros(n, np.int16) for _ in range(4))
+    kind, value, most, neighbours = (np.zeros(n, np.int64) for _ in range(4))
     aromatic = np.zeros(n, np.bool_)
-    valences = np.full((n, 4, 4), -1, np.int16)  # of aromatic atoms: 1 needs a double bond, 0 needs none, -1 is wrong
+    valences = np.full((n, 4, 4), -1, np.int64)  # of aromatic atoms: 1 needs a double bond, 0 needs none, -1 is wrong
     n_rings = 0
     syntax = {"(": _BRANCH, ")": _CLOSE, ".": _DOT, "<end>": _END}
     for index, token in enumerate(vocabulary):
@@ -248,8 +358,8 @@ def _tables(vocabulary: tuple[str, ...]) -> tuple[_Tables, int]:
                     neighbours[index] = (3 if atom.GetSymbol() not in ("C", "Si", "Ge", "Sn") else 4) - (
                         atom.GetTotalNumHs() + abs(atom.GetFormalCharge()) * (atom.GetSymbol() == "C")
                     )
-    tables = _derive(kind, value, aromatic, most, neighbours, valences)
-    return tables, n_rings
+    short = np.array([len(token) == 1 for token in vocabulary])
+    return _derive(kind, value, aromatic, most, neighbours, valences, short), n_rings
 
 
 def _parse_atom(token: str) -> Any:
@@ -272,7 +382,7 @@ def _aromatic_valences(token: str) -> Ints:
     In a ring with five carbon atoms, or nine in two rings, the atom must be the one that makes their number even; in a
     ring with four, or eight, it must be none.
     """
-    result = np.full((4, 4), -1, np.int16)
+    result = np.full((4, 4), -1, np.int64)
     with rdBase.BlockLogs():
         for order, branch in enumerate(_EXOCYCLIC):
             for needs, ring in ((1, "ccccc1"), (0, "cccc1")):
@@ -285,8 +395,14 @@ def _aromatic_valences(token: str) -> Ints:
 
 
 def _derive(
-    kind: Ints, value: Ints, aromatic: NDArray[np.bool_], most: Ints, neighbours: Ints, valences: Ints
-) -> _Tables:
+    kind: Ints,
+    value: Ints,
+    aromatic: NDArray[np.bool_],
+    most: Ints,
+    neighbours: Ints,
+    valences: Ints,
+    short: NDArray[np.bool_],
+) -> Ints:
     n = len(kind)
     extends, right, may_double, will_double = (np.zeros((n, 4, 4, 5), np.bool_) for _ in range(4))
     double, escapes = (np.zeros((n, 4, 4), np.bool_) for _ in range(2))
@@ -306,77 +422,434 @@ def _derive(
             escapes[token, pi, sigma] = pi < 2 or any(valences[token, p, s] == 0 for p, s in later if p == pi)
     described = [(kind[k], value[k], aromatic[k], most[k], neighbours[k], valences[k].tobytes()) for k in range(n)]
     first = {what: place for place, what in reversed(list(enumerate(described)))}
-    group = np.array([first[what] for what in described], np.int16)
-    return _Tables(
-        kind, value, group, aromatic, most, neighbours, extends, right, may_double, will_double, double, escapes
-    )
+    tables = np.full((n, _COLUMNS), -1, np.int64)
+    tables[:, :6] = np.stack([kind, value, [first[what] for what in described], aromatic, most, neighbours], 1)
+    parts = extends, right, may_double, will_double, double, escapes
+    tables[:, _EXTENDS:_SEARCHED] = np.concatenate([part.reshape(n, -1) for part in parts], 1)
+    tables[value[kind == _RING], _RING_TOKEN] = np.flatnonzero(kind == _RING)
+    special = _special(kind, value, aromatic, most, neighbours, valences, short)
+    tables[0, _C:] = special
+    carbon, ring_carbon, pair, opens, closes, doubled = special
+    searched = [_first(kind == _END), closes, ring_carbon, pair]
+    searched += [_first(aromatic & (valences[:, 3, 0] == 0)), carbon, doubled, opens]
+    searched = list(dict.fromkeys(k for k in searched if k >= 0))
+    tables[: len(searched), _SEARCHED], tables[0, _N_SEARCHED] = searched, len(searched)
+    return tables
+
+
+def _special(
+    kind: Ints,
+    value: Ints,
+    aromatic: NDArray[np.bool_],
+    most: Ints,
+    neighbours: Ints,
+    valences: Ints,
+    short: NDArray[np.bool_],
+) -> list[int]:
+    """Tokens that complete molecules: of those with most valences the first, −1 where there are none."""
+    plain = (kind == _ATOM) & ~aromatic
+    plain = plain & (neighbours == 0) if (plain & (neighbours == 0)).any() else plain
+    carbon = _first(plain & (np.minimum(most, 4) == np.minimum(most[plain], 4).max(initial=0)))
+    # neutral atoms, which are the shortest tokens, before others
+    known = 2 * (valences >= 0).sum((1, 2)) + short
+    ring_carbon = int(np.argmax(known * (aromatic & (valences[:, 2, 0] == 1) & (valences[:, 3, 0] == 1))))
+    ring_carbon = ring_carbon or -1
+    pair = int(np.argmax(known * (aromatic & (valences[:, 2, 0] == 0)))) or -1
+    return [
+        carbon,
+        ring_carbon if ring_carbon >= 0 else _first(aromatic & (valences[:, 2, 0] == 1)),
+        pair,
+        _first(kind == _BRANCH),
+        _first(kind == _CLOSE),
+        _first((kind == _BOND) & (value == 2)),
+    ]
+
+
+def _first(which: NDArray[np.bool_]) -> int:
+    return int(which.argmax()) if which.any() else -1
+
+
+# ---- which token comes next
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _run(
+    head: Ints,
+    atoms: Ints,
+    rings: Ints,
+    plans: Ints,
+    t: Ints,
+    rows: Ints,
+    remaining: int,
+    scores: NDArray[np.float64],
+    numbers: NDArray[np.float64],
+    most: int,
+    ids: Ints,
+    mask: NDArray[np.bool_],
+    strict: bool,
+) -> int:
+    """All that is done with rows of the state, as one function that is compiled once.
+
+    With `most` = 0 the rows follow `ids` (n, length); the first place with a forbidden token, or −1, is returned. With
+    `most` = 1 they go on with tokens of greatest score or, if there are `numbers`, tokens drawn with the scores as
+    weights, which `ids` receives. With more, they stay, and `mask` receives so many allowed tokens of greatest score.
+    """
+    n_tokens, depth = len(t), atoms.shape[1] + 3
+    heads = np.empty((depth, head.shape[1]), np.int64)
+    many = np.empty((depth, atoms.shape[1], atoms.shape[2]), np.int64)
+    open_rings = np.empty((depth, rings.shape[1], 2), np.int64)
+    work, plan = np.empty((6, atoms.shape[1] + 1), np.int64), np.empty(plans.shape[1], np.int64)
+    costs = np.empty((depth, t[0, _N_SEARCHED] + rings.shape[1] + 1), np.int64)
+    refused = np.empty(n_tokens, np.bool_)
+    for i in range(len(rows)):
+        row, place, found = rows[i], 0, 0
+        if most > 0 and head[row, _PHASE] == _DONE:
+            if most > 1:
+                mask[i, 0] = True
+            continue
+        refused[:] = False
+        refused[:2] = True
+        number = numbers[i] if len(numbers) else 0.0
+        while True:
+            token = -1
+            if most == 0:
+                if place == ids.shape[1] or head[row, _PHASE] == _DONE:
+                    break
+                token = ids[i, place]
+            elif len(numbers):
+                token, number = _draw(scores[i], refused, number)
+            else:
+                for k in range(n_tokens):
+                    if not refused[k] and (token < 0 or scores[i, k] > scores[i, token]):
+                        token = k
+            if token < 0:
+                break
+            good = False
+            if _grammatical(head[row], t, token):
+                _copy(head[row], atoms[row], rings[row], heads[0], many[0], open_rings[0])
+                good = _check(
+                    heads, many, open_rings, plans[row], t, token, remaining - place - 1, plan, costs, work, strict
+                )
+            if most > 1:
+                refused[token] = True
+                mask[i, token] = good
+                found += good
+                if found == most:
+                    break
+            if most <= 1:
+                if good:
+                    _copy(heads[0], many[0], open_rings[0], head[row], atoms[row], rings[row])
+                    plans[row] = plan
+                    if most == 1:
+                        ids[i, 0] = token
+                        break
+                    place += 1
+                    continue
+                if most == 0:
+                    return place
+            if not good:
+                free = t[token, _KIND] == _RING and rings[row, t[token, _VALUE], 0] < 0
+                for k in range(n_tokens):
+                    alike = t[k, _GROUP] == t[token, _GROUP]
+                    if free:
+                        # one free ring number is as good as another
+                        alike = t[k, _KIND] == _RING and rings[row, t[k, _VALUE], 0] < 0
+                    refused[k] = refused[k] or alike
+    return -1
+
+
+@_jit
+def _draw(weights: NDArray[np.float64], refused: NDArray[np.bool_], number: float) -> tuple[int, float]:
+    """Token drawn with one uniform number, and what is left of that: a uniform number, too."""
+    total, last = 0.0, -1
+    for k in range(len(weights)):
+        if not refused[k] and weights[k] > 0:
+            total += weights[k]
+            last = k
+    if last < 0:
+        for k in range(len(weights)):
+            if not refused[k]:
+                return k, number
+        return -1, number
+    left = number * total
+    for k in range(len(weights)):
+        if not refused[k] and weights[k] > 0:
+            if left < weights[k] or k == last:
+                return k, min(left / weights[k], 1.0)
+            left -= weights[k]
+    return last, number
+
+
+@_jit
+def _copy(head: Ints, atoms: Ints, rings: Ints, new_head: Ints, new_atoms: Ints, new_rings: Ints) -> None:
+    n = max(head[_COUNT], head[_DEPTH]) + 1
+    if n > len(atoms):
+        n = len(atoms)
+    new_head[:] = head
+    new_atoms[:n] = atoms[:n]
+    new_rings[:] = rings
+
+
+@_jit
+def _check(
+    heads: Ints,
+    atoms: Ints,
+    rings: Ints,
+    old: Ints,
+    t: Ints,
+    token: int,
+    most: int,
+    new: Ints,
+    costs: Ints,
+    work: Ints,
+    strict: bool,
+) -> bool:
+    """Add a token to the molecule of row 0, and find at most so many that complete it.
+
+    If not `strict`, it is enough that they may exist; then they are looked for no further than in what was known.
+    """
+    p = old[0]
+    first_free = p >= 0 and t[p, _KIND] == _RING and rings[0, t[p, _VALUE], 0] < 0
+    opened = heads[0, _OPEN]
+    _advance(heads[0], atoms[0], rings[0], t, token, work)
+    if heads[0, _WRONG]:
+        return False
+    new[:] = -1
+    if t[token, _KIND] == _END:
+        return True
+    if p >= 0 and (
+        t[p, _GROUP] == t[token, _GROUP] or (first_free and t[token, _KIND] == _RING and heads[0, _OPEN] > opened)
+    ):
+        # what was to come, or a token as good; then the numbers of two rings change places
+        for k in range(1, len(old)):
+            new[k - 1] = token if old[k] == p and first_free else p if old[k] == token and first_free else old[k]
+        return most >= len(new) or new[most] < 0
+    for way in range(6 if p >= 0 else 0):
+        n = _adapt(heads[0], atoms[0], rings[0], t, old, token, way, new)
+        if 0 < n <= most and _completes(heads, atoms, rings, t, new, work):
+            return True
+    needed = _tokens_needed(heads[0], atoms[0], rings[0], t, work)
+    if needed >= _NEVER:
+        return False
+    if not strict:
+        new[:] = -1
+        return needed <= most
+    # what is needed is an estimate: first a narrow search, then a wide one
+    for slack in (3, 15):
+        if _search(heads, atoms, rings, t, min(most, needed + slack), new, costs, work):
+            return True
+        if needed + slack >= most:
+            break
+    return False
+
+
+@_jit
+def _completes(heads: Ints, atoms: Ints, rings: Ints, t: Ints, plan: Ints, work: Ints) -> bool:
+    _copy(heads[0], atoms[0], rings[0], heads[1], atoms[1], rings[1])
+    for k in range(len(plan)):
+        if plan[k] < 0 or not _grammatical(heads[1], t, plan[k]):
+            return False
+        _advance(heads[1], atoms[1], rings[1], t, plan[k], work)
+        if heads[1, _WRONG]:
+            return False
+        if t[plan[k], _KIND] == _END:
+            plan[k + 1 :] = -1
+            return True
+    return False
+
+
+@_jit
+def _adapt(head: Ints, atoms: Ints, rings: Ints, t: Ints, old: Ints, token: int, way: int, new: Ints) -> int:
+    """Tokens that may complete the molecule after a token, from those that did so before it; their number."""
+    kind, n, start, left_out, lead, none = t[token, _KIND], 0, 0, -1, 0, -1
+    carbon, aromatic, pair, opens, closes = t[0, _C], t[0, _AR], t[0, _PAIR], t[0, _OPENS], t[0, _CLOSES]
+    atom_first = old[0] >= 0 and t[old[0], _KIND] == _ATOM
+    prefix = (none, none, none, none, none, none, none)
+    x = head[_CURRENT]
+    if kind == _ATOM:
+        rich = t[token, _AROMATIC_ATOM]
+        missing = t[token, _NEIGHBOURS] - atoms[x, _DEGREE]
+        last = none if way == 0 and atom_first else carbon
+        if way < 2 and missing == 1:
+            prefix = (last, none, none, none, none, none, none)
+        elif way < 2 and missing == 2:
+            prefix = (opens, carbon, closes, last, none, none, none)
+        elif way < 2 and missing == 3:
+            prefix = (opens, carbon, closes, opens, carbon, closes, last)
+        elif way == 0:
+            start = int(atom_first)
+        elif way == 1:
+            start = 0
+            if not atom_first and not rich:
+                prefix = (carbon, none, none, none, none, none, none)
+        elif way == 2 and rich and atoms[x, _PI] == 0:
+            # a ring of its own
+            ring = none
+            for k in range(len(rings)):
+                if ring < 0 and rings[k, 0] < 0:
+                    ring = t[k, _RING_TOKEN]
+            if ring >= 0:
+                second = pair if t[token, _DOUBLE + 8 + atoms[x, _SIGMA]] else aromatic
+                prefix = (ring, second, aromatic, aromatic, aromatic, ring, none)
+        elif way == 2 and rich:
+            prefix, start = (pair, none, none, none, none, none, none), int(atom_first)
+        elif way == 3 and rich:
+            prefix = (pair, none, none, none, none, none, none)
+        elif way == 4 and rich:
+            prefix = (aromatic, none, none, none, none, none, none)
+        elif way == 5 and rich and atom_first:
+            start = 2
+        else:
+            return 0
+    elif kind == _BOND:
+        if way == 0:
+            start = int(old[0] >= 0 and t[old[0], _KIND] == _BOND)
+        elif way == 1:
+            prefix = (carbon, none, none, none, none, none, none)
+        elif way == 2:
+            prefix, start = (carbon, none, none, none, none, none, none), 1
+        elif way == 3:
+            prefix = (aromatic, none, none, none, none, none, none)
+        elif way == 4:
+            # a branch would be too much
+            new[0], n = carbon, 1
+            while old[start] >= 0 and t[old[start], _KIND] == _RING:
+                new[n] = old[start]
+                n, start = n + 1, start + 1
+            if old[start] != opens:
+                return 0
+            while old[start] >= 0 and old[start] != closes:
+                start += 1
+            start += 1
+        else:
+            return 0
+    elif kind == _BRANCH:
+        if way == 0:
+            prefix = (carbon, closes, none, none, none, none, none)
+        elif way == 1 and t[0, _DOUBLED] >= 0:
+            prefix = (t[0, _DOUBLED], carbon, closes, none, none, none, none)
+        elif way == 2:
+            prefix = (carbon, closes, carbon, none, none, none, none)
+        else:
+            return 0
+    elif kind == _CLOSE:
+        depth = 0
+        while start < len(old) and old[start] >= 0 and depth >= 0:
+            what = t[old[start], _KIND]
+            depth += int(what == _BRANCH) - int(what == _CLOSE)
+            start += 1
+        if way > 0:
+            return 0
+    elif kind == _DOT:
+        prefix = (carbon, none, none, none, none, none, none)
+        if way > 0:
+            return 0
+    elif rings[t[token, _VALUE], 0] >= 0:
+        if way == 1 and carbon >= 0:
+            prefix = (carbon, carbon, token, none, none, none, none)
+        elif way == 2 and atom_first:
+            prefix, start = (old[0], opens, carbon, carbon, token, closes, none), 1
+        elif way == 3 and atom_first:
+            prefix, start = (aromatic, aromatic, aromatic, aromatic, aromatic, token, none), 1
+        elif way == 4 or way == 5:
+            # after other ring numbers, in place of a branch
+            while lead < len(old) and old[lead] >= 0 and t[old[lead], _KIND] == _RING:
+                lead += 1
+            start, prefix = lead, (carbon, carbon, token, none, none, none, none)
+            if way == 5 and old[start] == opens:
+                while old[start] >= 0 and old[start] != closes:
+                    start += 1
+                start += 1
+        else:
+            return 0
+    else:
+        while start < len(old) and old[start] >= 0 and old[start] != token:
+            start += 1
+        if way == 0:
+            start += 1
+        elif way == 1:
+            left_out, start = start, 0
+        else:
+            return 0
+    for k in range(lead):
+        new[n] = old[k]
+        n += 1
+    for k in range(7):
+        if prefix[k] >= 0:
+            new[n] = prefix[k]
+            n += 1
+    for k in range(start, len(old)):
+        if old[k] < 0:
+            return n
+        if k == left_out:
+            continue
+        if n == len(new):
+            return 0
+        new[n] = old[k]
+        n += 1
+    return n
+
+
+@_jit
+def _search(heads: Ints, atoms: Ints, rings: Ints, t: Ints, most: int, plan: Ints, costs: Ints, work: Ints) -> bool:
+    """Find tokens that complete the molecule of row 0 depth first, those with the least needed after them first."""
+    n_fixed, n_rings = t[0, _N_SEARCHED], len(rings[0])
+    # the last column: tokens needed before
+    last, at, nodes = n_fixed + n_rings, 0, 0
+    costs[0] = _UNKNOWN
+    costs[0, last] = _tokens_needed(heads[0], atoms[0], rings[0], t, work)
+    while at >= 0:
+        if at >= most or at + 1 + heads[at, _DEPTH] + heads[at, _OPEN] > most:
+            at -= 1
+            continue
+        best, free = -1, False
+        for j in range(last):
+            # ring numbers first
+            k = j + n_fixed if j < n_rings else j - n_rings
+            if costs[at, k] == _UNKNOWN:
+                token = t[k, _SEARCHED] if k < n_fixed else t[k - n_fixed, _RING_TOKEN]
+                costs[at, k] = _NEVER
+                opens = k >= n_fixed and rings[at, k - n_fixed, 0] < 0
+                if token >= 0 and not (opens and free) and _grammatical(heads[at], t, token):
+                    _copy(heads[at], atoms[at], rings[at], heads[at + 1], atoms[at + 1], rings[at + 1])
+                    _advance(heads[at + 1], atoms[at + 1], rings[at + 1], t, token, work)
+                    needed = _tokens_needed(heads[at + 1], atoms[at + 1], rings[at + 1], t, work)
+                    if at + 1 + needed <= most:
+                        costs[at, k] = needed
+                free = free or opens
+            if costs[at, k] < _NEVER and (best < 0 or costs[at, k] < costs[at, best]):
+                best = k
+                if costs[at, k] < costs[at, last]:
+                    # nearer to the end: no need to look at the others now
+                    break
+        if best < 0:
+            at -= 1
+            continue
+        token = t[best, _SEARCHED] if best < n_fixed else t[best - n_fixed, _RING_TOKEN]
+        needed = costs[at, best]
+        costs[at, best] = _NEVER
+        plan[at] = token
+        if t[token, _KIND] == _END:
+            plan[at + 1 :] = -1
+            return True
+        nodes += 1
+        if nodes > _MOST_NODES:
+            return False
+        _copy(heads[at], atoms[at], rings[at], heads[at + 1], atoms[at + 1], rings[at + 1])
+        _advance(heads[at + 1], atoms[at + 1], rings[at + 1], t, token, work)
+        at += 1
+        costs[at] = _UNKNOWN
+        costs[at, last] = needed
+    return False
 
 
 # ---- one token more
 
 
 @_jit
-def _allowed(head: Ints, atoms: Ints, rings: Ints, t: _Tables, remaining: int, mask: NDArray[np.bool_]) -> None:
-    n_tokens = len(t.kind)
-    one_head, one_atoms, one_rings = np.empty_like(head[:1]), np.empty_like(atoms[:1]), np.empty_like(rings[:1])
-    work = np.empty((6, atoms.shape[1]), np.int16)
-    cost = np.empty(n_tokens, np.int16)
-    for row in range(len(head)):
-        if head[row, _PHASE] == _DONE:
-            mask[row, 0] = True
-            continue
-        cost[:] = -1
-        free_ring, least = -1, _NEVER
-        for token in range(n_tokens):
-            if not _grammatical(head[row], t, token):
-                continue
-            group = t.group[token]
-            if t.kind[token] == _RING and rings[row, t.value[token], 0] < 0:
-                # one free ring number is as good as another
-                free_ring = token if free_ring < 0 else free_ring
-                group = free_ring
-            if cost[group] < 0:
-                count = head[row, _COUNT]
-                one_head[0] = head[row]
-                one_atoms[0, : count + 1] = atoms[row, : count + 1]
-                one_rings[0] = rings[row]
-                _advance(one_head[0], one_atoms[0], one_rings[0], t, token, work)
-                cost[group] = _tokens_needed(one_head[0], one_atoms[0], one_rings[0], t, work)
-                least = min(least, cost[group])
-        # too late to be sure: on the shortest way
-        most = max(least, remaining - 1)
-        free = free_ring
-        for token in range(n_tokens):
-            if not _grammatical(head[row], t, token):
-                continue
-            is_free = t.kind[token] == _RING and rings[row, t.value[token], 0] < 0
-            mask[row, token] = cost[free if is_free else t.group[token]] <= most
-
-
-@_jit
-def _advance_all(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ids: NDArray[np.int64]) -> None:
-    work = np.empty((6, atoms.shape[1]), np.int16)
-    for row in range(len(head)):
-        if head[row, _PHASE] != _DONE:
-            _advance(head[row], atoms[row], rings[row], t, ids[row], work)
-
-
-@_jit
-def _first_refused(head: Ints, atoms: Ints, rings: Ints, t: _Tables, remaining: int, ids: NDArray[np.int64]) -> int:
-    work = np.empty((6, atoms.shape[1]), np.int16)
-    for place in range(len(ids)):
-        if not _grammatical(head[0], t, ids[place]):
-            return place
-        _advance(head[0], atoms[0], rings[0], t, ids[place], work)
-        if _tokens_needed(head[0], atoms[0], rings[0], t, work) > remaining - place - 1:
-            return place
-    return -1
-
-
-@_jit
-def _grammatical(head: Ints, t: _Tables, token: int) -> bool:
+def _grammatical(head: Ints, t: Ints, token: int) -> bool:
     """Whether a token may stand here whatever the atoms are."""
-    kind, phase, pending = t.kind[token], head[_PHASE], head[_PENDING] != 0
+    kind, phase, pending = t[token, _KIND], head[_PHASE], head[_PENDING] != 0
     if kind == _ATOM:
         return True
     if kind == _BOND:
@@ -393,12 +866,12 @@ def _grammatical(head: Ints, t: _Tables, token: int) -> bool:
 
 
 @_jit
-def _advance(head: Ints, atoms: Ints, rings: Ints, t: _Tables, token: int, work: Ints) -> None:
-    kind, x, other = t.kind[token], head[_CURRENT], -1
+def _advance(head: Ints, atoms: Ints, rings: Ints, t: Ints, token: int, work: Ints) -> None:
+    kind, x, other = t[token, _KIND], head[_CURRENT], -1
     if kind == _ATOM:
         _add_atom(head, atoms, t, token)
     elif kind == _BOND:
-        head[_PENDING] = t.value[token]
+        head[_PENDING] = t[token, _VALUE]
         return
     elif kind == _BRANCH:
         atoms[head[_DEPTH], _STACK] = x
@@ -406,7 +879,7 @@ def _advance(head: Ints, atoms: Ints, rings: Ints, t: _Tables, token: int, work:
         head[_PHASE] = _AFTER_BRANCH
         return
     elif kind == _RING:
-        ring = t.value[token]
+        ring = t[token, _VALUE]
         if rings[ring, 0] < 0:
             _open_ring(head, atoms, rings, t, ring)
         else:
@@ -423,7 +896,7 @@ def _advance(head: Ints, atoms: Ints, rings: Ints, t: _Tables, token: int, work:
 
 
 @_jit
-def _leave(head: Ints, atoms: Ints, rings: Ints, t: _Tables, kind: int) -> None:
+def _leave(head: Ints, atoms: Ints, rings: Ints, t: Ints, kind: int) -> None:
     """End a branch, a molecule of several, or the string; what began there must have ended."""
     x, bottom = head[_CURRENT], -1
     _finish(head, atoms, t, x)
@@ -446,7 +919,7 @@ def _leave(head: Ints, atoms: Ints, rings: Ints, t: _Tables, kind: int) -> None:
 
 
 @_jit
-def _add_atom(head: Ints, atoms: Ints, t: _Tables, token: int) -> None:
+def _add_atom(head: Ints, atoms: Ints, t: Ints, token: int) -> None:
     x, v = head[_CURRENT], head[_COUNT]
     if v >= len(atoms):
         head[_WRONG] = 1
@@ -466,9 +939,9 @@ def _add_atom(head: Ints, atoms: Ints, t: _Tables, token: int) -> None:
 
 
 @_jit
-def _bind(head: Ints, atoms: Ints, t: _Tables, x: int, v: int, bond: int) -> bool:
+def _bind(head: Ints, atoms: Ints, t: Ints, x: int, v: int, bond: int) -> bool:
     """Make a bond; tell whether it is aromatic."""
-    both = t.aromatic[atoms[x, _TYPE]] and t.aromatic[atoms[v, _TYPE]]
+    both = t[atoms[x, _TYPE], _AROMATIC_ATOM] and t[atoms[v, _TYPE], _AROMATIC_ATOM]
     if both and bond in (_UNMARKED, _AROMATIC, _DIRECTED):
         if atoms[x, _PI] >= 3 or atoms[v, _PI] >= 3:
             head[_WRONG] = 1
@@ -487,14 +960,14 @@ def _bind(head: Ints, atoms: Ints, t: _Tables, x: int, v: int, bond: int) -> boo
 
 
 @_jit
-def _add_sigma(head: Ints, atoms: Ints, t: _Tables, v: int, order: int) -> None:
-    if t.aromatic[atoms[v, _TYPE]] and atoms[v, _SIGMA] > 0:
+def _add_sigma(head: Ints, atoms: Ints, t: Ints, v: int, order: int) -> None:
+    if t[atoms[v, _TYPE], _AROMATIC_ATOM] and atoms[v, _SIGMA] > 0:
         head[_WRONG] = 1
     atoms[v, _SIGMA] += order
 
 
 @_jit
-def _open_ring(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ring: int) -> None:
+def _open_ring(head: Ints, atoms: Ints, rings: Ints, t: Ints, ring: int) -> None:
     x, bond = head[_CURRENT], head[_PENDING]
     rings[ring, 0], rings[ring, 1] = x, bond if bond != _DIRECTED else _UNMARKED
     head[_OPEN] += 1
@@ -503,12 +976,12 @@ def _open_ring(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ring: int) -> N
         atoms[x, _WAITING] += 1
     else:
         _add_sigma(head, atoms, t, x, bond)
-    if bond == _AROMATIC and not t.aromatic[atoms[x, _TYPE]]:
+    if bond == _AROMATIC and not t[atoms[x, _TYPE], _AROMATIC_ATOM]:
         head[_WRONG] = 1
 
 
 @_jit
-def _close_ring(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ring: int) -> None:
+def _close_ring(head: Ints, atoms: Ints, rings: Ints, t: Ints, ring: int) -> None:
     x = head[_CURRENT]
     here = head[_PENDING] if head[_PENDING] != _DIRECTED else _UNMARKED
     a, there = rings[ring, 0], rings[ring, 1]
@@ -537,7 +1010,7 @@ def _close_ring(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ring: int) -> 
 
 
 @_jit
-def _finish(head: Ints, atoms: Ints, t: _Tables, v: int) -> None:
+def _finish(head: Ints, atoms: Ints, t: Ints, v: int) -> None:
     """No bond will be added to an atom, but at its ring numbers."""
     atoms[v, _FINAL] = 1
     if not _is_right(atoms, t, v):
@@ -545,24 +1018,24 @@ def _finish(head: Ints, atoms: Ints, t: _Tables, v: int) -> None:
 
 
 @_jit
-def _is_right(atoms: Ints, t: _Tables, v: int) -> bool:
+def _is_right(atoms: Ints, t: Ints, v: int) -> bool:
     kind, sigma, waiting = atoms[v, _TYPE], atoms[v, _SIGMA], atoms[v, _WAITING]
-    if t.aromatic[kind]:
-        return sigma < 4 and waiting < 5 and t.right[kind, atoms[v, _PI], sigma, waiting]
-    return sigma + waiting <= t.most[kind] and atoms[v, _DEGREE] >= t.neighbours[kind]
+    if t[kind, _AROMATIC_ATOM]:
+        return sigma < 4 and waiting < 5 and t[kind, _RIGHT + 20 * atoms[v, _PI] + 5 * sigma + waiting]
+    return sigma + waiting <= t[kind, _MOST] and atoms[v, _DEGREE] >= t[kind, _NEIGHBOURS]
 
 
 @_jit
-def _extends(atoms: Ints, t: _Tables, v: int, pi: int, sigma: int) -> bool:
+def _extends(atoms: Ints, t: Ints, v: int, pi: int, sigma: int) -> bool:
     """Whether an atom can have so many more aromatic bonds, and others of that order."""
     kind, waiting = atoms[v, _TYPE], atoms[v, _WAITING]
-    if t.aromatic[kind]:
+    if t[kind, _AROMATIC_ATOM]:
         if sigma > 0 and atoms[v, _SIGMA] > 0:
             return False
         pi, sigma = atoms[v, _PI] + pi, atoms[v, _SIGMA] + sigma
-        return pi < 4 and sigma < 4 and waiting < 5 and t.extends[kind, pi, sigma, waiting]
-    left = t.most[kind] - atoms[v, _SIGMA] - waiting - sigma
-    missing = t.neighbours[kind] - atoms[v, _DEGREE] - (sigma > 0)
+        return pi < 4 and sigma < 4 and waiting < 5 and t[kind, _EXTENDS + 20 * pi + 5 * sigma + waiting]
+    left = t[kind, _MOST] - atoms[v, _SIGMA] - waiting - sigma
+    missing = t[kind, _NEIGHBOURS] - atoms[v, _DEGREE] - (sigma > 0)
     return pi == 0 and left >= max(missing, 0)
 
 
@@ -570,9 +1043,9 @@ def _extends(atoms: Ints, t: _Tables, v: int, pi: int, sigma: int) -> bool:
 
 
 @_jit
-def _settle(head: Ints, atoms: Ints, t: _Tables, v: int, work: Ints) -> None:
+def _settle(head: Ints, atoms: Ints, t: Ints, v: int, work: Ints) -> None:
     """Repair the matching after an atom has changed."""
-    if not t.aromatic[atoms[v, _TYPE]]:
+    if not t[atoms[v, _TYPE], _AROMATIC_ATOM]:
         return
     mate = atoms[v, _MATE]
     if mate >= 0 and not _may_match(atoms, t, v):
@@ -583,28 +1056,28 @@ def _settle(head: Ints, atoms: Ints, t: _Tables, v: int, work: Ints) -> None:
 
 
 @_jit
-def _may_match(atoms: Ints, t: _Tables, v: int) -> bool:
+def _may_match(atoms: Ints, t: Ints, v: int) -> bool:
     kind, pi, sigma = atoms[v, _TYPE], atoms[v, _PI], atoms[v, _SIGMA]
     waiting = atoms[v, _WAITING]
     if pi > 3 or sigma > 3 or waiting > 4:
         return False
     if atoms[v, _FINAL]:
-        return t.will_double[kind, pi, sigma, waiting]
-    return t.may_double[kind, pi, sigma, waiting]
+        return t[kind, _WILL + 20 * pi + 5 * sigma + waiting]
+    return t[kind, _MAY + 20 * pi + 5 * sigma + waiting]
 
 
 @_jit
-def _must_match(atoms: Ints, t: _Tables, v: int) -> bool:
+def _must_match(atoms: Ints, t: Ints, v: int) -> bool:
     kind, pi, sigma = atoms[v, _TYPE], atoms[v, _PI], atoms[v, _SIGMA]
     if atoms[v, _WAITING] > 0 or pi > 3 or sigma > 3:
         return False
     if atoms[v, _FINAL]:
-        return t.double[kind, pi, sigma]
-    return t.double[kind, pi, sigma] and not t.escapes[kind, pi, sigma]
+        return t[kind, _DOUBLE + 4 * pi + sigma]
+    return t[kind, _DOUBLE + 4 * pi + sigma] and not t[kind, _ESCAPES + 4 * pi + sigma]
 
 
 @_jit
-def _augment(atoms: Ints, t: _Tables, n: int, root: int, work: Ints) -> bool:
+def _augment(atoms: Ints, t: Ints, n: int, root: int, work: Ints) -> bool:
     """Match an atom that must be, by an alternating path to one that is free or need not be matched."""
     before, base, outer, queue, marked = work[0], work[1], work[2], work[3], work[4]
     for i in range(n):
@@ -687,7 +1160,7 @@ def _mark(atoms: Ints, before: Ints, base: Ints, marked: Ints, v: int, common: i
 
 
 @_jit
-def _tokens_needed(head: Ints, atoms: Ints, rings: Ints, t: _Tables, work: Ints) -> int:
+def _tokens_needed(head: Ints, atoms: Ints, rings: Ints, t: Ints, work: Ints) -> int:
     """Tokens that complete the molecule, estimated from above; `_NEVER` if it cannot be."""
     if head[_WRONG]:
         return _NEVER
@@ -736,7 +1209,7 @@ def _tokens_needed(head: Ints, atoms: Ints, rings: Ints, t: _Tables, work: Ints)
 
 
 @_jit
-def _takes(head: Ints, atoms: Ints, t: _Tables, v: int, pi: int, sigma: int, last: bool, work: Ints) -> bool:
+def _takes(head: Ints, atoms: Ints, t: Ints, v: int, pi: int, sigma: int, last: bool, work: Ints) -> bool:
     """Whether an atom can have one more bond to a new atom, be it its last one."""
     if not _extends(atoms, t, v, pi, sigma):
         return False
@@ -762,9 +1235,9 @@ def _takes(head: Ints, atoms: Ints, t: _Tables, v: int, pi: int, sigma: int, las
 
 
 @_jit
-def _has_room(head: Ints, atoms: Ints, t: _Tables, v: int, work: Ints) -> bool:
+def _has_room(head: Ints, atoms: Ints, t: Ints, v: int, work: Ints) -> bool:
     """Whether the string can go on from an atom, as its last bond."""
-    if not t.aromatic[atoms[v, _TYPE]]:
+    if not t[atoms[v, _TYPE], _AROMATIC_ATOM]:
         return _extends(atoms, t, v, 0, 1)
     for pi, sigma in ((0, 1), (0, 2), (1, 0)):
         if _takes(head, atoms, t, v, pi, sigma, atoms[v, _PI] > 1, work):
@@ -773,7 +1246,7 @@ def _has_room(head: Ints, atoms: Ints, t: _Tables, v: int, work: Ints) -> bool:
 
 
 @_jit
-def _duties(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ahead: int, work: Ints) -> int:
+def _duties(head: Ints, atoms: Ints, rings: Ints, t: Ints, ahead: int, work: Ints) -> int:
     """Rings that aromatic atoms on the way to the current one still need; −1 if there are not enough open ones.
 
     A duty is met by closing a ring that was opened at its place or before. It comes from an atom with fewer than two
@@ -797,7 +1270,7 @@ def _duties(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ahead: int, work: 
                 place = atoms[y, _PARENT]
             y = atoms[y, _PARENT]
         bonds = atoms[end, _PI] + atoms[end, _WAITING]
-        lacks = t.aromatic[atoms[end, _TYPE]] and bonds < 2
+        lacks = t[atoms[end, _TYPE], _AROMATIC_ATOM] and bonds < 2
         if end == x:
             if ahead >= 0 and head[_PHASE] != _AFTER_BRANCH:
                 # it was found to be right with that bond
@@ -832,24 +1305,30 @@ def _duties(head: Ints, atoms: Ints, rings: Ints, t: _Tables, ahead: int, work: 
 
 
 @_jit
-def _repairs(head: Ints, atoms: Ints, t: _Tables) -> int:
+def _repairs(head: Ints, atoms: Ints, t: Ints) -> int:
     """Tokens that open atoms need: neighbours of a stereocentre, double bonds out of a ring."""
     tokens = 0
     for level in range(head[_DEPTH] + 1):
         v = head[_CURRENT] if level == head[_DEPTH] else atoms[level, _STACK]
         kind, pi, sigma = atoms[v, _TYPE], atoms[v, _PI], atoms[v, _SIGMA]
-        if t.aromatic[kind]:
-            if atoms[v, _WAITING] == 0 and atoms[v, _MATE] < 0 and pi < 4 and sigma < 4 and t.double[kind, pi, sigma]:
+        if t[kind, _AROMATIC_ATOM]:
+            if (
+                atoms[v, _WAITING] == 0
+                and atoms[v, _MATE] < 0
+                and pi < 4
+                and sigma < 4
+                and t[kind, _DOUBLE + 4 * pi + sigma]
+            ):
                 tokens += 2
         else:
-            missing = t.neighbours[kind] - atoms[v, _DEGREE]
+            missing = t[kind, _NEIGHBOURS] - atoms[v, _DEGREE]
             if missing > 0:
                 tokens += 3 * missing - 2
     return tokens
 
 
 @_jit
-def _steps_to_close(head: Ints, atoms: Ints, rings: Ints, t: _Tables, goes_on: bool) -> int:
+def _steps_to_close(head: Ints, atoms: Ints, rings: Ints, t: Ints, goes_on: bool) -> int:
     """Atoms to add before a ring can be closed."""
     x = head[_CURRENT]
     if not goes_on:

@@ -185,3 +185,14 @@ def test_wrong_decoders(decoder, message):
 def test_what_is_refused(z, options, error, message):
     with pytest.raises(error, match=message):
         generate(Markov(), TOKENIZER, z, **options)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_strings_of_a_decoder_that_knows_nothing_are_molecules_with_the_mask_alone(seed, temperature):
+    decoder = Markov(seed=seed, scale=2.0)
+    noise = {"temperature": temperature, "max_length": 50, "seed": seed}
+    written = molecules(generate(decoder, TOKENIZER, 100, **noise))
+    without = molecules(generate(decoder, TOKENIZER, 100, mask=False, **noise))
+    assert sum(mol is not None for mol in written) >= 99
+    assert sum(mol is not None for mol in without) < 50

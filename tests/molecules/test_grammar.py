@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rdkit import Chem, rdBase
 
-from molml.molecules.grammar import Grammar
+from molml.molecules.grammar import _MOST, Grammar
 from molml.molecules.names import NAMES
 from molml.molecules.tokens import Tokenizer, split_smiles
 
@@ -110,7 +110,7 @@ def test_table_valence_of_every_token_is_that_of_rdkit():
     grammar = Grammar(DRUGLIKE, 40)
     for token in ("C", "N", "O", "F", "S", "P", "[N+]", "[NH+]", "[O-]"):
         index = DRUGLIKE.vocabulary.index(token)
-        most = int(grammar._tables.most[index])
+        most = int(grammar._tables[index, _MOST])
         assert is_molecule(token + "(C)" * most)
         assert not is_molecule(token + "(C)" * (most + 1))
 
@@ -181,3 +181,27 @@ def test_wrong_number_of_tokens():
     grammar = Grammar(DRUGLIKE, 40)
     with pytest.raises(ValueError, match=r"ids must have shape \(2,\), got \(3,\)"):
         grammar.advance(grammar.start(2), np.array([3, 4, 5]))
+
+
+def test_forbidden_token():
+    grammar = Grammar(DRUGLIKE, 40)
+    with pytest.raises(ValueError, match="ids must be tokens that may come next, got a forbidden one"):
+        grammar.advance(grammar.start(1), np.array([DRUGLIKE.vocabulary.index(")")]))
+
+
+def test_vocabulary_without_a_molecule():
+    with pytest.raises(ValueError, match="must have the tokens of a molecule of at most 40"):
+        Grammar(Tokenizer(["c", "("]), 40)
+
+
+def test_choice_is_that_of_the_mask():
+    grammar = Grammar(DRUGLIKE, 25)
+    rng, one, two = np.random.default_rng(0), grammar.start(4), grammar.start(4)
+    for place in range(25):
+        scores = rng.random((4, len(DRUGLIKE)))
+        best = np.where(grammar.allowed(one, 25 - place), scores, -1.0).argmax(1)
+        ended = grammar.finished(one)
+        chosen = grammar.choose(two, np.arange(4), 25 - place, scores)
+        np.testing.assert_array_equal(np.where(ended, 2, best), chosen)
+        grammar.advance(one, best)
+    assert grammar.finished(two).all()
