@@ -192,16 +192,3 @@ def test_forbidden_token():
 def test_vocabulary_without_a_molecule():
     with pytest.raises(ValueError, match="must have the tokens of a molecule of at most 40"):
         Grammar(Tokenizer(["c", "("]), 40)
-
-
-def test_choice_is_that_of_the_mask():
-    grammar = Grammar(DRUGLIKE, 25)
-    rng, one, two = np.random.default_rng(0), grammar.start(4), grammar.start(4)
-    for place in range(25):
-        scores = rng.random((4, len(DRUGLIKE)))
-        best = np.where(grammar.allowed(one, 25 - place), scores, -1.0).argmax(1)
-        ended = grammar.finished(one)
-        chosen = grammar.choose(two, np.arange(4), 25 - place, scores)
-        np.testing.assert_array_equal(np.where(ended, 2, best), chosen)
-        grammar.advance(one, best)
-    assert grammar.finished(two).all()
