@@ -117,8 +117,8 @@ class Grammar:
     Every molecule that RDKit writes, canonical or randomised, is let through by `refusal`, and by `choose` unless it is
     strict, as long as some tokens remain: the number of tokens needed is estimated, from above by up to about ten for
     fused aromatic rings that are all open. So let `max_length` exceed the longest string by that. The strict choice,
-    and `allowed`, `best` and `advance`, let a token through only if tokens that complete the molecule after it have been
-    found; those are kept for the next token. The search for them is short, and fails for some unusual molecules.
+    and `allowed`, `best` and `advance`, let a token through only if tokens that complete the molecule after it have
+    been found; those are kept for the next token. The search is short, and fails for some unusual molecules.
 
     Examples
     --------
