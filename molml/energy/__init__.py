@@ -10,6 +10,7 @@ from molml.lazy import lazy_names
 if TYPE_CHECKING:
     from molml.energy.calculator import Calculator
     from molml.energy.data import StructureDataset, Structures, read_structures
+    from molml.energy.engines import attach_lammps, drive_ipi, openmm_force
     from molml.energy.features import SymmetryFunctions
     from molml.energy.fitting import fit
     from molml.energy.loss import EnergyForceLoss
@@ -33,6 +34,9 @@ _HOMES = {
     "Prediction": "model",
     "EnergyForceLoss": "loss",
     "Calculator": "calculator",
+    "openmm_force": "engines",
+    "drive_ipi": "engines",
+    "attach_lammps": "engines",
     "read_n2p2": "n2p2",
     "write_n2p2": "n2p2",
     "read_runner_data": "runner_data",
@@ -49,9 +53,12 @@ __all__ = [
     "StructureDataset",
     "Structures",
     "SymmetryFunctions",
+    "attach_lammps",
     "automatic_functions",
+    "drive_ipi",
     "evaluate",
     "fit",
+    "openmm_force",
     "read_n2p2",
     "read_runner_data",
     "read_structures",

@@ -21,7 +21,7 @@ from molml.energy.neighbors import neighbor_shifts
 if TYPE_CHECKING:
     from molml.energy.model import Potential
 
-__all__ = ["Calculator", "VerletList"]
+__all__ = ["Calculator", "VerletList", "check_elements"]
 
 ONE_THREAD_BELOW = 200
 """Atoms. Threads cost a small system more than they give, and on a busy machine ten times as much: they wait actively
@@ -128,12 +128,40 @@ class _Search(NamedTuple):
     offset_cell: Floats
 
 
+def check_elements(numbers: Integers, elements: Sequence[int]) -> None:
+    """Refuse atoms of elements that a potential does not know.
+
+    Parameters
+    ----------
+    numbers : ndarray of int, shape (n_atoms,)
+        Atomic numbers.
+    elements : sequence of int
+        Those of the potential.
+
+    Raises
+    ------
+    ValueError
+    """
+    unknown = sorted(set(numbers.tolist()) - set(elements))
+    if unknown:
+        found = ", ".join(
+            f"{chemical_symbols[number]} (atom {int(np.flatnonzero(numbers == number)[0])})" for number in unknown
+        )
+        known = ", ".join(chemical_symbols[number] for number in elements)
+        raise ValueError(
+            f"atoms must be of the elements that the potential was trained on ({known}), got {found}; "
+            "train a potential on structures that contain them"
+        )
+
+
 class Calculator(AseCalculator):
     """ASE calculator of a trained potential.
 
     Gives `energy` and `free_energy` (eV), `energies` (eV per atom), `forces` (eV/Å) and, for cells that are periodic in
     three directions, `stress` (eV/Å³; xx yy zz yz xz xy, tension positive). A committee also leaves its standard
     deviations in `results["energy_std"]` (eV) and `results["forces_std"]` (eV/Å). All of them are computed together.
+    `calculate(atoms, ["virial"])` also leaves `results["virial"]`, minus the derivative of the energy by strain (eV,
+    shape (3, 3)), which structures of any periodicity have.
 
     Parameters
     ----------
@@ -239,11 +267,15 @@ class Calculator(AseCalculator):
                 f"got pbc={atoms.pbc.tolist()}; set atoms.pbc and atoms.cell, or do not ask for the stress"
             )
         batch = self._batch(atoms, periodic)
+        want_virial = "virial" in properties
+        if want_virial and not periodic:
+            # the stress of a unit volume is the derivative by strain
+            batch = batch._replace(volume=torch.ones(1, dtype=torch.float64))
         threads = torch.get_num_threads()
         if len(atoms) < ONE_THREAD_BELOW:
             torch.set_num_threads(1)
         try:
-            prediction = self.potential.predict(batch, forces=True, stress=periodic)
+            prediction = self.potential.predict(batch, forces=True, stress=periodic or want_virial)
         finally:
             torch.set_num_threads(threads)
         if self._watch is not None:
@@ -258,6 +290,8 @@ class Calculator(AseCalculator):
         if periodic:
             tensor = _numpy(prediction.stress)[0]
             results["stress"] = tensor.reshape(9)[[0, 4, 8, 5, 2, 1]]
+        if want_virial:
+            results["virial"] = -float(batch.volume[0]) * _numpy(prediction.stress)[0]
         if prediction.energy_std is not None:
             results["energy_std"] = float(prediction.energy_std[0])
         if prediction.forces_std is not None:
@@ -300,16 +334,7 @@ class Calculator(AseCalculator):
         n_atoms = len(numbers)
         if n_atoms == 0:
             raise ValueError("atoms must hold at least one atom, got none")
-        unknown = sorted(set(numbers.tolist()) - set(self.potential.elements))
-        if unknown:
-            found = ", ".join(
-                f"{chemical_symbols[number]} (atom {int(np.flatnonzero(numbers == number)[0])})" for number in unknown
-            )
-            known = ", ".join(chemical_symbols[number] for number in self.potential.elements)
-            raise ValueError(
-                f"atoms must be of the elements that the potential was trained on ({known}), got {found}; "
-                "train a potential on structures that contain them"
-            )
+        check_elements(numbers, self.potential.elements)
         none = torch.zeros(0, dtype=torch.int64)
         zeros = torch.zeros(1, dtype=torch.float64)
         no = torch.zeros(1, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The command `molml energy`: fit a potential, evaluate it, look at it, run it."""
+"""The command `molml energy`: fit a potential, evaluate it, look at it, run it, let others run it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from molml.options import add_model, add_output, add_run, add_seed, add_threads
 if TYPE_CHECKING:
     import ase
 
+    from molml.energy.calculator import Calculator
     from molml.energy.data import StructureDataset
     from molml.energy.metrics import Evaluation
 
@@ -40,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     action.add_argument("--functions", action="store_true", help="list every function with its range in training")
     action.set_defaults(run=run_info)
     _add_md(actions)
+    _add_drive(actions)
 
 
 def _add_fit(actions: Any) -> None:
@@ -122,10 +124,7 @@ def _add_md(actions: Any) -> None:
         description="Molecular dynamics with a potential.",
     )
     add_model(action)
-    action.add_argument("structure", metavar="STRUCTURE", help="any structure file that ASE reads")
-    action.add_argument(
-        "--index", metavar="N", type=int, default=0, help="frame of STRUCTURE; -1 is the last (default: 0)"
-    )
+    _add_structure(action, "any structure file that ASE reads")
     action.add_argument(
         "--temperature", metavar="K", type=float, default=300.0, help="of the start and of nvt (default: 300)"
     )
@@ -140,13 +139,44 @@ def _add_md(actions: Any) -> None:
     )
     add_seed(action, "of velocities and thermostat")
     add_threads(action)
+    _add_on_extrapolation(action)
+    action.set_defaults(run=run_md)
+
+
+def _add_drive(actions: Any) -> None:
+    action = actions.add_parser(
+        "drive",
+        help="forces for i-PI",
+        description="Give energies, forces and virials to i-PI, or another program that speaks its protocol, until it "
+        "has had enough.",
+    )
+    add_model(action)
+    _add_structure(action, "elements, in the order of the server's atoms, and whether they are periodic")
+    action.add_argument(
+        "--address", metavar="HOST", default="localhost", help="where the server runs (default: localhost)"
+    )
+    group = action.add_mutually_exclusive_group()
+    group.add_argument("--port", metavar="N", type=int, default=31415, help="its port (default: 31415)")
+    group.add_argument("--unix", metavar="NAME", help="its socket on this machine, /tmp/ipi_NAME, in place of a port")
+    add_threads(action)
+    _add_on_extrapolation(action)
+    action.set_defaults(run=run_drive)
+
+
+def _add_structure(action: argparse.ArgumentParser, use: str) -> None:
+    action.add_argument("structure", metavar="STRUCTURE", help=use)
+    action.add_argument(
+        "--index", metavar="N", type=int, default=0, help="frame of STRUCTURE; -1 is the last (default: 0)"
+    )
+
+
+def _add_on_extrapolation(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--on-extrapolation",
         choices=("warn", "raise", "ignore"),
         default="warn",
         help="when surroundings leave the range of the training data (default: warn)",
     )
-    action.set_defaults(run=run_md)
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
@@ -356,17 +386,45 @@ def run_md(arguments: argparse.Namespace) -> int:
     print()
     if arguments.ensemble == "nve":
         print(f"drift of the total energy: {result.drift:.3g} meV/atom/ps")
-    extrapolations = atoms.calc.extrapolations
+    _print_extrapolations(atoms.calc)
+    print(f"written to {arguments.output}: {len(result.time)} frames (ase gui {arguments.output} shows them)")
+    return 0
+
+
+def run_drive(arguments: argparse.Namespace) -> int:
+    """Serve a program that asks for forces, and print when it begins and ends."""
+    from molml.energy.engines import drive_ipi
+    from molml.training.threads import limit_threads
+
+    limit_threads(arguments.threads)
+    potential = _load(arguments.model)
+    atoms = _read_structure(arguments.structure, arguments.index)
+    directions = " ".join(name for name, periodic in zip("abc", atoms.pbc, strict=True) if periodic)
+    kind = f"periodic along {directions}" if directions else "not periodic"
+    print(f"{len(atoms)} atoms, {atoms.get_chemical_formula()}, {kind}", flush=True)
+    calculator = drive_ipi(
+        potential,
+        atoms,
+        address=arguments.address,
+        port=arguments.port,
+        unix=arguments.unix,
+        on_extrapolation=arguments.on_extrapolation,
+    )
+    print(f"{calculator.n_calculations} calculations, then the server closed the connection")
+    _print_extrapolations(calculator)
+    return 0
+
+
+def _print_extrapolations(calculator: Calculator) -> None:
+    extrapolations = calculator.extrapolations
     if extrapolations:
         (symbol, function), most = max(extrapolations.items(), key=lambda item: item[1])
         print(
-            f"outside the training range: {sum(extrapolations.values())} times in {atoms.calc.n_calculations} steps, "
+            f"outside the training range: {sum(extrapolations.values())} times in {calculator.n_calculations} steps, "
             f"most often {function} of {symbol} ({most} times); add frames of the trajectory to the training data"
         )
-    elif arguments.on_extrapolation != "ignore":
+    elif calculator.on_extrapolation != "ignore":
         print("no atom left the range of the training data")
-    print(f"written to {arguments.output}: {len(result.time)} frames (ase gui {arguments.output} shows them)")
-    return 0
 
 
 def _check_fit(arguments: argparse.Namespace) -> None:
