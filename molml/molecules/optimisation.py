@@ -24,8 +24,9 @@ Method = Literal["gradient", "bayesian", "cma"]
 
 METHODS = ("gradient", "bayesian", "cma")
 CANDIDATES = 2000  # of the acquisition function
-MOST_MODELLED = 300  # calls that the Gaussian process is fitted to
+MOST_MODELLED = 300  # points that the Gaussian process is fitted to: best, latest, and unfit ones
 MOST_IDLE = 50  # batches of points without a new molecule
+SCREENED = 8  # points decoded per molecule evaluated: most points of a batch are known molecules, or none, or unlike
 
 
 class Call(NamedTuple):
@@ -102,8 +103,9 @@ def optimize(
         "gradient" climbs the model's own prediction of the property, from the start and from the best molecules so
         far; for that `score` must be one of the properties that the model predicts.
     budget : int
-        Most calls of the score: molecules evaluated, the start among them; each is evaluated once. Fewer are made
-        where no new molecules turn up any more; the note of the list of molecules then says so.
+        Most calls of the score: molecules evaluated, the start among them; each is evaluated once. Where no new
+        molecules turn up, the search goes nearer or farther and starts again from others that it has found; fewer
+        calls are made if that does not help, and the note of the list of molecules says so, and why.
     seed : int
     progress : bool, optional
         Show a progress bar; if not given, only if stderr is a terminal.
@@ -194,8 +196,11 @@ class _Search:
         self.history: list[Call] = []
         self.known: dict[str, tuple[Chem.Mol, float]] = {}
         self.codes: list[Floats] = []
-        self.values: list[float] = []  # to be maximised, of the codes; the worst where a molecule will not do
+        self.values: list[float] = []  # to be maximised, of the codes; −inf where there is no molecule that will do
+        self.places: dict[str, Floats] = {}  # of every molecule, where it was found first
         self.idle = 0
+        # of the points since the last new molecule: how many were none, not similar enough, known
+        self.vain = dict.fromkeys(("no molecule", "not similar", "known"), 0)
         self.bar: tqdm[Any] | None = None
         name, value = canonical(start), float(evaluate(start))
         if not math.isfinite(value):
@@ -206,33 +211,55 @@ class _Search:
         self.best_code = code
         self.codes.append(code)
         self.values.append(self.best_value)
+        self.places[name] = code
 
     def over(self) -> bool:
         return len(self.history) >= self.budget or self.idle >= MOST_IDLE
 
-    def try_codes(self, codes: Floats) -> Floats:
-        """Values of the molecules at these codes, as far as the budget goes; −inf for what will not do."""
+    def try_codes(self, codes: Floats, most: int | None = None) -> Floats:
+        """Values of the molecules at these codes, −inf for what will not do.
+
+        New molecules beyond the budget, or beyond the first `most`, are not evaluated and will not do.
+        """
         found = self.vae.decode(codes)
         alike = similarities(self.start, found)
         values, calls = np.full(len(codes), -np.inf), len(self.history)
+        end = self.budget if most is None else min(self.budget, calls + most)
+        vain = dict.fromkeys(self.vain, 0)
         for index, (code, mol, near) in enumerate(zip(codes, found, alike, strict=True)):
-            if mol is None or near is None or near < self.similarity:
-                continue
-            name = canonical(mol)
-            if name not in self.known:
-                if len(self.history) >= self.budget:
+            if mol is not None and near is not None and near >= self.similarity:
+                name = canonical(mol)
+                if name in self.known:
+                    vain["known"] += 1
+                elif len(self.history) < end:
+                    self._call(name, mol, near, code)
+                else:
                     continue
-                self._call(name, mol, near, code)
-            values[index] = self.known[name][1]
+                values[index] = self.known[name][1]
+            else:
+                vain["no molecule" if mol is None else "not similar"] += 1
             self.codes.append(code)
             self.values.append(values[index])
-        self.idle = 0 if len(self.history) > calls else self.idle + 1
+        if len(self.history) > calls:
+            self.idle, self.vain = 0, vain
+        else:
+            self.idle += 1
+            self.vain = {reason: n + vain[reason] for reason, n in self.vain.items()}
         return values
+
+    def elsewhere(self, rng: np.random.Generator) -> Floats:
+        """Code of one of the molecules so far, each as likely as the others: where to start again."""
+        return list(self.places.values())[rng.integers(len(self.places))]
+
+    def reach(self, rng: np.random.Generator, n: int) -> Floats:
+        """Factors (n, 1) for the lengths of steps: 1, but smaller and larger ones the longer nothing new was found."""
+        return np.exp(math.log(1 + self.idle) * rng.uniform(-1.0, 1.0, (n, 1)))
 
     def _call(self, name: str, mol: Chem.Mol, near: float, code: Floats) -> None:
         score = float(self.evaluate(mol))
         value = float(self.better(score)) if math.isfinite(score) else -math.inf
         self.known[name] = mol, value
+        self.places[name] = code
         if value > self.best_value:
             self.best, self.best_value, self.best_code = name, value, code
         best = next((call.score for call in self.history if call.smiles == self.best), score)
@@ -253,16 +280,25 @@ class _Search:
             {"score": [call.score for call in shown], "similarity": [call.similarity for call in shown]},
             highlight=[0],
             title="Optimisation",
-            note=f"{len(self.history)} molecules evaluated, {len(good)} better than the start."
-            + (f" Stopped early: {MOST_IDLE} batches of points gave no new molecule." * (self.idle >= MOST_IDLE)),
+            note=f"{len(self.history)} molecules evaluated, {len(good)} better than the start." + self._why(),
         )
         best = next(call for call in self.history if call.smiles == self.best)
         return Optimization(self.known[self.best][0], best.score, self.start_score, found, self.history)
 
+    def _why(self) -> str:
+        if self.idle < MOST_IDLE:
+            return ""
+        n = sum(self.vain.values())
+        shares = {reason: f"{count / n:.0%}" for reason, count in self.vain.items()}
+        return (
+            f" Stopped early: {n} points in a row gave no new molecule; {shares['no molecule']} of them were none, "
+            f"{shares['not similar']} less similar to the start than {self.similarity:g}, {shares['known']} known."
+        )
+
 
 def _sphere(rng: np.random.Generator, n: int, spread: Floats) -> Floats:
     """Steps as long as those of the posterior, in directions that it allows."""
-    return rng.normal(size=(n, len(spread))) * spread
+    return np.asarray(rng.normal(size=(n, spread.shape[-1])) * spread)
 
 
 def _climber(vae: Any, score: object, better: Callable[[Any], Any]) -> Callable[[Floats], Floats]:
@@ -292,10 +328,11 @@ def _gradient(search: _Search, climb: Callable[[Floats], Floats], spread: Floats
     length = float(np.linalg.norm(spread))
     n, steps = 16, 12
     while not search.over():
-        for origin in (search.codes[0], search.best_code):
-            z = origin + 0.5 * _sphere(rng, n, spread)
+        for origin in (search.codes[0], search.best_code, search.elsewhere(rng)):
+            reach = search.reach(rng, n)
+            z = origin + 0.5 * reach * _sphere(rng, n, spread)
             z[0] = origin
-            stride = length * rng.uniform(0.1, 0.6, size=(n, 1))
+            stride = reach * length * rng.uniform(0.1, 0.6, size=(n, 1))
             # some directions only, where all together would lead out of what the decoder knows
             used = rng.random(z.shape) < rng.uniform(0.2, 1.0, size=(n, 1))
             used[0] = True
@@ -321,38 +358,48 @@ def _bayesian(search: _Search, spread: Floats, rng: np.random.Generator) -> None
     kernel = kernel + WhiteKernel(1e-2, (1e-4, 1.0))
     turn = -1
     while not search.over():
-        turn += 1
         codes, values = np.array(search.codes), np.array(search.values)
-        finite = np.flatnonzero(np.isfinite(values))
-        # the best and the latest tell most of where to go
-        chosen = np.unique(
-            np.concatenate([finite[np.argsort(-values[finite])[: MOST_MODELLED // 2]], finite[-MOST_MODELLED // 2 :]])
-        )
-        mean, std = values[chosen].mean(), values[chosen].std() or 1.0
-        process = GaussianProcessRegressor(kernel, optimizer="fmin_l_bfgs_b" if turn % 5 == 0 else None, random_state=0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            process.fit(codes[chosen], (values[chosen] - mean) / std)
-        kernel = process.kernel_
-        # from the best and a few of the next best; most coordinates stay, so that points are not all at one distance
-        top = codes[finite[np.argsort(-values[finite])[:5]]]
-        origins = top[rng.integers(len(top), size=CANDIDATES)]
-        moved = rng.random((CANDIDATES, 1)) * (
-            rng.random((CANDIDATES, len(spread))) < rng.uniform(0.2, 1.0, (CANDIDATES, 1))
-        )
-        candidates = origins + 2 * scale * moved * _sphere(rng, CANDIDATES, spread)
-        expected, deviation = process.predict(candidates, return_std=True)
-        gain = _expected_improvement(expected, deviation, (search.best_value - mean) / std)
-        before, calls = search.best_value, len(search.history)
-        search.try_codes(candidates[np.argsort(-gain, kind="stable")[:n_each]])
+        finite, unfit = np.flatnonzero(np.isfinite(values)), np.flatnonzero(~np.isfinite(values))
+        if search.idle:
+            # the last points were in vain: from anywhere, whatever is expected
+            origins = np.array([search.elsewhere(rng) for _ in range(SCREENED * n_each)])
+            tried = _around(origins, scale * search.reach(rng, len(origins)) * spread, rng)
+        else:
+            turn += 1
+            ranked = finite[np.argsort(-values[finite])]
+            # the best and the latest tell most of where to go
+            fit = np.unique(np.concatenate([ranked[: MOST_MODELLED // 3], finite[-MOST_MODELLED // 3 :]]))
+            mean, std = values[fit].mean(), values[fit].std() or 1.0
+            # what will not do counts as worse than all that does, so that the search keeps away from it
+            chosen = np.concatenate([fit, unfit[-MOST_MODELLED // 3 :]])
+            targets = np.where(np.isfinite(values), values, values[finite].min() - std)[chosen]
+            optimizer = "fmin_l_bfgs_b" if turn % 5 == 0 else None
+            process = GaussianProcessRegressor(kernel, optimizer=optimizer, random_state=0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                process.fit(codes[chosen], (targets - mean) / std)
+            kernel = process.kernel_
+            # from the best and a few of the next best
+            candidates = _around(codes[rng.choice(ranked[:5], size=CANDIDATES)], scale * spread, rng)
+            expected, deviation = process.predict(candidates, return_std=True)
+            gain = _expected_improvement(expected, deviation, (search.best_value - mean) / std)
+            tried = candidates[np.argsort(-gain, kind="stable")[: SCREENED * n_each]]
+        before = search.best_value
+        found = search.try_codes(tried, n_each)
         failures = 0 if search.best_value > before else failures + 1
         if search.best_value > before:
-            scale = min(scale * 1.4, 4.0)
-        elif len(search.history) == calls:
-            # all known already
-            scale = min(scale * 1.2, 4.0)
+            scale *= 1.4
+        elif search.idle:
+            # too near where most are known, too far where most will not do
+            scale *= 1.2 if np.isfinite(found).mean() > 0.5 else 1 / 1.2
         elif failures >= 4:
             scale, failures = (scale / 1.5 if scale > 0.3 else 2.0), 0
+
+
+def _around(origins: Floats, spread: Floats, rng: np.random.Generator) -> Floats:
+    """A point around each, up to twice as far as `spread`; most coordinates stay, so that not all have one distance."""
+    moved = rng.random((len(origins), 1)) * (rng.random(origins.shape) < rng.uniform(0.2, 1.0, (len(origins), 1)))
+    return np.asarray(origins + 2 * moved * _sphere(rng, len(origins), spread))
 
 
 def _expected_improvement(mean: Floats, std: Floats, best: float) -> Floats:
@@ -388,6 +435,11 @@ def _cma(search: _Search, spread: Floats, rng: np.random.Generator) -> None:
         turn += 1
         steps = rng.normal(size=(size, n)) * np.sqrt(variance)
         values = search.try_codes(mean + sigma * steps)
+        if search.idle and search.idle % 3 == 0:
+            # nothing new: from anywhere, with other steps
+            mean, sigma, variance = search.elsewhere(rng), float(search.reach(rng, 1)[0, 0]), spread**2
+            path_sigma, path = np.zeros(n), np.zeros(n)
+            continue
         if not np.isfinite(values).any():
             # too far out: back to the best, with smaller steps
             mean, sigma = search.best_code.copy(), 0.5 * sigma if sigma > 0.05 else 1.0

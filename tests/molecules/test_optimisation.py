@@ -1,5 +1,7 @@
 """Optimisation where the best molecule is known."""
 
+import re
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -121,8 +123,28 @@ def test_what_is_refused(options, error, message):
         optimize(Chains(), **{"score": "heavy_atoms", "start": "CCO", **options})
 
 
-def test_a_search_that_finds_nothing_new_ends_and_says_so():
-    found = search("cma", budget=10_000)
-    assert len(found.history) < 10_000
-    assert "Stopped early" in found.found.note
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("std", [0.1, 0.4, 6.0])
+def test_the_budget_is_used_wherever_the_similar_molecules_are(method, std):
+    # eleven molecules are so similar; near the start there is only the start, far from it nothing
+    vae = Chains(n_latent=4, std=std)
+    options = {"similarity": 0.5, "method": method, "progress": False}
+    found = optimize(vae, "heavy_atoms", "CCCO", budget=10, **options)
+    assert len(found.history) == 10
+    assert "Stopped early" not in found.found.note
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_search_that_finds_nothing_new_ends_and_says_why(method):
+    found = search(method, budget=10_000, similarity=0.5)
+    assert len(found.history) <= 11
+    shares = re.search(
+        r"Stopped early: .* (\d+)% of them were none, (\d+)% less similar .* 0.5, (\d+)% known", found.found.note
+    )
+    assert shares and 99 <= sum(map(int, shares.groups())) <= 101
+    assert all(int(share) > 0 for share in shares.groups())
+
+
+def test_a_search_that_ends_by_its_budget_does_not_say_so():
+    assert "Stopped early" in search("cma", budget=10_000).found.note
     assert "Stopped early" not in search("cma", budget=5).found.note
