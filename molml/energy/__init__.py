@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from molml.energy.engines import attach_lammps, drive_ipi, openmm_force
     from molml.energy.features import SymmetryFunctions
     from molml.energy.fitting import fit
+    from molml.energy.learning import learn
     from molml.energy.loss import EnergyForceLoss
     from molml.energy.metrics import evaluate
     from molml.energy.model import BehlerParrinello, Committee, LinearPotential, Prediction
@@ -25,6 +26,7 @@ _HOMES = {
     "StructureDataset": "data",
     "Structures": "data",
     "fit": "fitting",
+    "learn": "learning",
     "evaluate": "metrics",
     "SymmetryFunctions": "features",
     "automatic_functions": "selection",
@@ -58,6 +60,7 @@ __all__ = [
     "drive_ipi",
     "evaluate",
     "fit",
+    "learn",
     "openmm_force",
     "read_n2p2",
     "read_runner_data",

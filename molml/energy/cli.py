@@ -1,4 +1,4 @@
-"""The command `molml energy`: fit a potential, evaluate it, look at it, run it, let others run it."""
+"""The command `molml energy`: fit, evaluate, look at, run a potential, let others run it, let it choose its labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from molml.options import add_model, add_output, add_run, add_seed, add_threads
 
@@ -42,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
     action.set_defaults(run=run_info)
     _add_md(actions)
     _add_drive(actions)
+    _add_learn(actions)
 
 
 def _add_fit(actions: Any) -> None:
@@ -177,6 +178,48 @@ def _add_on_extrapolation(action: argparse.ArgumentParser) -> None:
         default="warn",
         help="when surroundings leave the range of the training data (default: warn)",
     )
+
+
+def _add_learn(actions: Any) -> None:
+    action = actions.add_parser(
+        "learn",
+        help="make a potential from few labels, chosen by itself",
+        description="Active learning: simulate with a committee, label the structures that it is unsure of, fit again.",
+    )
+    action.add_argument("start", metavar="START", help="structures to begin with, in any file that ASE reads")
+    action.add_argument(
+        "--oracle",
+        metavar="NAME",
+        required=True,
+        help="what labels: emt, lj, tblite:GFN2-xTB, or MODULE:FUNCTION that returns an ASE calculator",
+    )
+    action.add_argument("--rounds", metavar="N", type=int, default=10, help="most rounds (default: 10)")
+    action.add_argument(
+        "--labels", metavar="N", type=int, default=10, help="simulations, so most labels, in a round (default: 10)"
+    )
+    action.add_argument("--minutes", metavar="M", type=float, help="stop after this time")
+    action.add_argument(
+        "--temperature", metavar="K", type=float, nargs="+", default=[300.0], help="taken in turn (default: 300)"
+    )
+    action.add_argument("--timestep", metavar="FS", type=float, help="in fs; by default 0.5 with hydrogen, 2 without")
+    action.add_argument("--steps", metavar="N", type=int, default=2000, help="of a simulation, at most (default: 2000)")
+    action.add_argument(
+        "--threshold",
+        metavar="F",
+        type=float,
+        help="uncertainty (eV/Å) worth a label; by default a twentieth of the root mean square force",
+    )
+    action.add_argument("--test", metavar="FILE", help="structures with labels, to watch the error; it decides nothing")
+    action.add_argument(
+        "--model", choices=("linear", "network"), default="linear", help="kind of potential (default: linear)"
+    )
+    action.add_argument("--members", metavar="N", type=int, default=5, help="size of the committee (default: 5)")
+    action.add_argument(
+        "--cutoff", metavar="Å", type=float, help="radius of an atom's surroundings; by default 5.5, for molecules 4"
+    )
+    add_run(action, "folder for labels, model and figures")
+    action.add_argument("--resume", action="store_true", help="go on with what is in DIR; no label is lost")
+    action.set_defaults(run=run_learn)
 
 
 def run_fit(arguments: argparse.Namespace) -> int:
@@ -427,6 +470,48 @@ def _print_extrapolations(calculator: Calculator) -> None:
         print("no atom left the range of the training data")
 
 
+def run_learn(arguments: argparse.Namespace) -> int:
+    """Active learning; print what every round brings."""
+    import shlex
+
+    from molml.energy.data import StructureDataset
+    from molml.energy.learning import FILES, learn, oracle_of
+    from molml.energy.plots import three_digits
+    from molml.training.directory import run_directory
+    from molml.training.threads import limit_threads
+
+    limit_threads(arguments.threads)
+    if arguments.seed < 0:
+        raise ValueError(f"--seed must be zero or positive, got {arguments.seed}")
+    start = _ase_structures(arguments.start, ":")
+    oracle = oracle_of(arguments.oracle)
+    test = None if arguments.test is None else StructureDataset(arguments.test)
+
+    def cell(row: Mapping[str, Any], name: str, factor: float, width: int) -> str:
+        return f"{three_digits(factor * row[name]) if name in row else '-':>{width}}"
+
+    def report(row: dict[str, Any]) -> None:
+        if not shown:
+            print("round labels   unsure after fs  new F RMSE test F RMSE  meV/Å")
+        shown.append(row)
+        unsure = f"{row['n_taken']}/{row['n_walkers']}" if "n_walkers" in row else "-"
+        print(
+            f"{row['round']:>5} {row['n_labels']:>6} {unsure:>8} {cell(row, 'time', 1.0, 8)} "
+            f"{cell(row, 'new_forces_rmse', 1e3, 10)} {cell(row, 'test_forces_rmse', 1e3, 11)}",
+            flush=True,
+        )
+
+    shown: list[dict[str, Any]] = []
+    with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
+        names = ("rounds", "labels", "minutes", "temperature", "timestep", "steps", "threshold", "model", "members")
+        settings = {name: getattr(arguments, name) for name in (*names, "cutoff", "seed", "resume")}
+        result = learn(start, oracle, folder, test=test, report=report, **settings)
+    print(f"\nended: {result.reason}")
+    print(f"written to {folder}: labels.xyz, model.molml, metrics.json, active_learning.png")
+    print(f"next: molml energy fit {shlex.quote(str(folder / 'labels.xyz'))} --output network")
+    return 0
+
+
 def _check_fit(arguments: argparse.Namespace) -> None:
     """What can be refused before any file is read."""
     for name in ("members", "epochs", "threads", "n_functions"):
@@ -471,11 +556,7 @@ def _load(path: str) -> Any:
 
 
 def _read_structure(path: str, index: int) -> ase.Atoms:
-    import ase.io
-    from ase.io.formats import UnknownFileTypeError
-
-    file = Path(path)
-    if not file.exists():
+    if not Path(path).exists():
         raise FileNotFoundError(f"structure file {path} does not exist; check the name")
     if any(path.endswith(suffix) for suffix in (".xyz", ".extxyz", ".xz", ".gz", ".bz2", ".db", ".traj", ".npz")):
         from molml.energy.data import read_structures
@@ -484,13 +565,24 @@ def _read_structure(path: str, index: int) -> ase.Atoms:
         if not -len(frames) <= index < len(frames):
             raise ValueError(f"--index must be a frame of {path}, which has {len(frames)}, got {index}")
         return frames[index]
+    return _ase_structures(path, str(index))[0]
+
+
+def _ase_structures(path: str, index: str) -> list[ase.Atoms]:
+    """Structures of any file that ASE reads, with the labels that it finds."""
+    import ase.io
+    from ase.io.formats import UnknownFileTypeError
+
+    if not Path(path).exists():
+        raise FileNotFoundError(f"structure file {path} does not exist; check the name")
     try:
-        return cast("ase.Atoms", ase.io.read(file, index=index))
+        found = ase.io.read(path, index=index)
     except (UnknownFileTypeError, KeyError, IndexError, ValueError, AssertionError) as error:
         raise ValueError(
             f"{path} cannot be read as a structure by ASE ({type(error).__name__}: {error}); "
             "extended XYZ is the safest format"
         ) from error
+    return found if isinstance(found, list) else [found]
 
 
 def _print_errors(evaluations: Mapping[str, Evaluation], titles: Mapping[str, str] | None = None) -> None:

@@ -53,6 +53,7 @@ def run_dynamics(
     interval: int = 10,
     seed: int = 0,
     report: Callable[[float, float, float, float], None] | None = None,
+    until: Callable[[Atoms], bool] | None = None,
 ) -> Dynamics:
     """Move atoms by their calculator's forces, starting from velocities of the temperature if they have none.
 
@@ -73,6 +74,8 @@ def run_dynamics(
         Of the velocities and the thermostat.
     report : callable, optional
         Called at every record with time (fs), temperature (K), potential and total energy (eV).
+    until : callable, optional
+        Asked at every record, with the atoms; the simulation ends where it says True.
 
     Returns
     -------
@@ -108,8 +111,10 @@ def run_dynamics(
         _heat(atoms, temperature, rng)
     dynamics = _integrator(atoms, ensemble, timestep, temperature, rng)
     records: list[tuple[float, float, float, float]] = []
+    enough = False
 
     def record() -> None:
+        nonlocal enough
         potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
         row = (dynamics.get_number_of_steps() * timestep, atoms.get_temperature(), potential, potential + kinetic)
         if not all(map(math.isfinite, row)) or row[1] > temperature + EXPLOSION:
@@ -123,9 +128,12 @@ def run_dynamics(
             ase.io.write(path, atoms, format="extxyz", append=True)
         if report is not None:
             report(*row)
+        enough = until is not None and until(atoms)
 
     dynamics.attach(record, interval=interval)
-    dynamics.run(steps)
+    for _ in dynamics.irun(steps):
+        if enough:
+            break
     time, kelvin, potential_energy, total_energy = np.array(records).T
     return Dynamics(time, kelvin, potential_energy, total_energy, _drift(time, total_energy, len(atoms)))
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from molml.energy.metrics import Evaluation
 
 __all__ = [
+    "plot_active_learning",
     "plot_force_error_by_element",
     "plot_learning_curve",
     "plot_parity",
@@ -157,6 +158,40 @@ def plot_learning_curve(
     axes.margins(y=0.12)  # room for the figure beside the best epoch
     axes.set_xlabel("epoch")
     axes.set_ylabel(f"{title} ({unit})" if unit else title)
+    axes.grid(True, which="both", axis="y", alpha=0.25, linewidth=0.6)
+    axes.legend(frameon=False)
+    return axes
+
+
+def plot_active_learning(rounds: Sequence[Mapping[str, Any]], *, ax: Axes | None = None) -> Axes:
+    """Force errors against the number of labels.
+
+    Parameters
+    ----------
+    rounds : sequence of dict
+        Of `molml.energy.learn`, or the lines of its `metrics.jsonl`.
+
+    Raises
+    ------
+    ValueError
+        If there is no round.
+    """
+    if not rounds:
+        raise ValueError("rounds must hold at least one round, got none")
+    axes = axes_or_new(ax, (5.4, 3.6))
+    for key, label, colour, style in (
+        ("test_forces_rmse", "test structures", VALID, "o-"),
+        ("new_forces_rmse", "new structures, before they are learnt", TRAIN, "o-"),
+        ("threshold", "threshold of the uncertainty", GREY, ":"),
+    ):
+        rows = [row for row in rounds if key in row]
+        if rows:
+            labels, values = [row["n_labels"] for row in rows], [1e3 * row[key] for row in rows]
+            axes.plot(labels, values, style, color=colour, linewidth=1.4, markersize=4, label=label)
+    axes.set_yscale("log")
+    _plain_log_ticks(axes)
+    axes.set_xlabel("labelled structures")
+    axes.set_ylabel("force RMSE (meV/Å)")
     axes.grid(True, which="both", axis="y", alpha=0.25, linewidth=0.6)
     axes.legend(frameon=False)
     return axes

@@ -107,3 +107,15 @@ def test_nothing_is_overwritten(argon, tmp_path):
     with pytest.raises(ValueError, match="exists already"):
         run_dynamics(argon, output=tmp_path / "t.xyz")
     assert (tmp_path / "t.xyz").read_text() == "precious"
+
+
+def test_it_ends_where_it_is_told_to(argon):
+    times = []
+
+    def enough(atoms):
+        assert atoms is argon
+        times.append(len(times))
+        return len(times) == 3
+
+    result = run_dynamics(argon, temperature=40, steps=100, timestep=2.0, interval=5, until=enough)
+    np.testing.assert_array_equal(result.time, [0.0, 10.0, 20.0])

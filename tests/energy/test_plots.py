@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from molml.energy.metrics import Evaluation
 from molml.energy.plots import (
     MOST_POINTS,
+    plot_active_learning,
     plot_force_error_by_element,
     plot_learning_curve,
     plot_parity,
@@ -192,6 +193,7 @@ def test_three_digits(value, text):
         (lambda: plot_learning_curve(HISTORY, "charge"), "term must be one of objective, forces_rmse"),
         (lambda: plot_force_error_by_element(evaluation(labels=False)), "must hold force labels"),
         (lambda: plot_worst_structures(evaluation()._replace(worst=[])), "must hold worst structures"),
+        (lambda: plot_active_learning([]), "rounds must hold at least one round"),
         (lambda: plot_uncertainty(evaluation(), "stress"), "quantity must be"),
         (lambda: plot_uncertainty(evaluation(std=False)), "only a committee"),
         (lambda: plot_uncertainty(evaluation(labels=False)), "only a committee"),
@@ -200,3 +202,13 @@ def test_three_digits(value, text):
 def test_what_cannot_be_drawn_is_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()
+
+
+def test_active_learning_shows_what_there_is():
+    rounds = [{"round": 1, "n_labels": 10, "test_forces_rmse": 0.2, "new_forces_rmse": 0.4, "threshold": 0.05}]
+    rounds += [{"round": 2, "n_labels": 20, "test_forces_rmse": 0.1}]
+    axes = plot_active_learning(rounds)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.get_lines()}
+    assert lines["test structures"] == [[10, 200], [20, 100]]
+    assert lines["new structures, before they are learnt"] == [[10, 400]]
+    assert len(plot_active_learning(rounds[1:]).get_lines()) == 1
