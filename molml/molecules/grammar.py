@@ -29,8 +29,9 @@ __all__ = ["Grammar", "GrammarState"]
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-# called by `_run` alone, which is what is kept of the compiled code
-_jit = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# called by `_run` alone, which is what is kept of the compiled code; they make no arrays, not even slices of them are
+# assigned: that would bring in numba's counting of references and its messages, and half of the time to compile it all
+_jit = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
 
 # kinds of tokens
 _OTHER, _ATOM, _BOND, _BRANCH, _CLOSE, _RING, _DOT, _END = range(8)
@@ -328,7 +329,12 @@ class Grammar:
     ) -> int:
         arrays = (np.ascontiguousarray(array) for array in (scores.astype(np.float64), numbers, ids))
         weights, uniform, tokens = arrays
-        return int(_run(*state, self._tables, rows, remaining, weights, uniform, most, tokens, mask, strict))
+        n, n_rings = self.max_length, state.rings.shape[1]
+        shapes = (n + 3, _HEAD), (n + 3, n, _ATOMS), (n + 3, n_rings, 2), (6, n + 1), n
+        space = [np.empty(shape, np.int64) for shape in (*shapes, (n + 3, self._tables[0, _N_SEARCHED] + n_rings + 1))]
+        refused = np.empty(len(self._tables), np.bool_)
+        given = self._tables, rows, remaining, weights, uniform, most, tokens, mask, strict
+        return int(_run(*state, *given, *space, refused))
 
 
 # ---- what the tokens are
@@ -474,7 +480,7 @@ def _first(which: NDArray[np.bool_]) -> int:
 # ---- which token comes next
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _run(
     head: Ints,
     atoms: Ints,
@@ -489,6 +495,13 @@ def _run(
     ids: Ints,
     mask: NDArray[np.bool_],
     strict: bool,
+    heads: Ints,
+    many: Ints,
+    open_rings: Ints,
+    work: Ints,
+    plan: Ints,
+    costs: Ints,
+    refused: NDArray[np.bool_],
 ) -> int:
     """All that is done with rows of the state, as one function that is compiled once.
 
@@ -496,21 +509,15 @@ def _run(
     `most` = 1 they go on with tokens of greatest score or, if there are `numbers`, tokens drawn with the scores as
     weights, which `ids` receives. With more, they stay, and `mask` receives so many allowed tokens of greatest score.
     """
-    n_tokens, depth = len(t), atoms.shape[1] + 3
-    heads = np.empty((depth, head.shape[1]), np.int64)
-    many = np.empty((depth, atoms.shape[1], atoms.shape[2]), np.int64)
-    open_rings = np.empty((depth, rings.shape[1], 2), np.int64)
-    work, plan = np.empty((6, atoms.shape[1] + 1), np.int64), np.empty(plans.shape[1], np.int64)
-    costs = np.empty((depth, t[0, _N_SEARCHED] + rings.shape[1] + 1), np.int64)
-    refused = np.empty(n_tokens, np.bool_)
+    n_tokens = len(t)
     for i in range(len(rows)):
         row, place, found = rows[i], 0, 0
         if most > 0 and head[row, _PHASE] == _DONE:
             if most > 1:
                 mask[i, 0] = True
             continue
-        refused[:] = False
-        refused[:2] = True
+        for k in range(n_tokens):
+            refused[k] = k < 2
         number = numbers[i] if len(numbers) else 0.0
         while True:
             token = -1
@@ -541,7 +548,8 @@ def _run(
             if most <= 1:
                 if good:
                     _copy(heads[0], many[0], open_rings[0], head[row], atoms[row], rings[row])
-                    plans[row] = plan
+                    for k in range(len(plan)):
+                        plans[row, k] = plan[k]
                     if most == 1:
                         ids[i, 0] = token
                         break
@@ -587,9 +595,19 @@ def _copy(head: Ints, atoms: Ints, rings: Ints, new_head: Ints, new_atoms: Ints,
     n = max(head[_COUNT], head[_DEPTH]) + 1
     if n > len(atoms):
         n = len(atoms)
-    new_head[:] = head
-    new_atoms[:n] = atoms[:n]
-    new_rings[:] = rings
+    for k in range(len(head)):
+        new_head[k] = head[k]
+    for v in range(n):
+        for k in range(atoms.shape[1]):
+            new_atoms[v, k] = atoms[v, k]
+    for ring in range(len(rings)):
+        new_rings[ring, 0], new_rings[ring, 1] = rings[ring, 0], rings[ring, 1]
+
+
+@_jit
+def _forget(plan: Ints, first: int) -> None:
+    for k in range(first, len(plan)):
+        plan[k] = -1
 
 
 @_jit
@@ -616,7 +634,7 @@ def _check(
     _advance(heads[0], atoms[0], rings[0], t, token, work)
     if heads[0, _WRONG]:
         return False
-    new[:] = -1
+    _forget(new, 0)
     if t[token, _KIND] == _END:
         return True
     if p >= 0 and (
@@ -634,7 +652,7 @@ def _check(
     if needed >= _NEVER:
         return False
     if not strict:
-        new[:] = -1
+        _forget(new, 0)
         return needed <= most
     # what is needed is an estimate: first a narrow search, then a wide one
     for slack in (3, 15):
@@ -655,7 +673,7 @@ def _completes(heads: Ints, atoms: Ints, rings: Ints, t: Ints, plan: Ints, work:
         if heads[1, _WRONG]:
             return False
         if t[plan[k], _KIND] == _END:
-            plan[k + 1 :] = -1
+            _forget(plan, k + 1)
             return True
     return False
 
@@ -798,7 +816,8 @@ def _search(heads: Ints, atoms: Ints, rings: Ints, t: Ints, most: int, plan: Int
     n_fixed, n_rings = t[0, _N_SEARCHED], len(rings[0])
     # the last column: tokens needed before
     last, at, nodes = n_fixed + n_rings, 0, 0
-    costs[0] = _UNKNOWN
+    for k in range(last):
+        costs[0, k] = _UNKNOWN
     costs[0, last] = _tokens_needed(heads[0], atoms[0], rings[0], t, work)
     while at >= 0:
         if at >= most or at + 1 + heads[at, _DEPTH] + heads[at, _OPEN] > most:
@@ -832,7 +851,7 @@ def _search(heads: Ints, atoms: Ints, rings: Ints, t: Ints, most: int, plan: Int
         costs[at, best] = _NEVER
         plan[at] = token
         if t[token, _KIND] == _END:
-            plan[at + 1 :] = -1
+            _forget(plan, at + 1)
             return True
         nodes += 1
         if nodes > _MOST_NODES:
@@ -840,7 +859,8 @@ def _search(heads: Ints, atoms: Ints, rings: Ints, t: Ints, most: int, plan: Int
         _copy(heads[at], atoms[at], rings[at], heads[at + 1], atoms[at + 1], rings[at + 1])
         _advance(heads[at + 1], atoms[at + 1], rings[at + 1], t, token, work)
         at += 1
-        costs[at] = _UNKNOWN
+        for k in range(last):
+            costs[at, k] = _UNKNOWN
         costs[at, last] = needed
     return False
 
@@ -892,7 +912,8 @@ def _advance(head: Ints, atoms: Ints, rings: Ints, t: Ints, token: int, work: In
         _leave(head, atoms, rings, t, kind)
     else:
         head[_WRONG] = 1
-    for v in np.array([other, x]):
+    for k in range(2):
+        v = x if k else other
         if v >= 0 and not head[_WRONG]:
             _settle(head, atoms, t, v, work)
 
@@ -927,7 +948,8 @@ def _add_atom(head: Ints, atoms: Ints, t: Ints, token: int) -> None:
         head[_WRONG] = 1
         return
     head[_COUNT] = v + 1
-    atoms[v, :_STACK] = 0
+    for k in range(_STACK):
+        atoms[v, k] = 0
     atoms[v, _TYPE], atoms[v, _PARENT], atoms[v, _MATE] = token, x, -1
     head[_CURRENT] = v
     if x >= 0:
@@ -1183,7 +1205,7 @@ def _tokens_needed(head: Ints, atoms: Ints, rings: Ints, t: Ints, work: Ints) ->
             marked = 1 <= pending <= 3
             if (way == 0 and pending == _AROMATIC) or (way == 1 and marked):
                 continue
-            pi = way == 1 or (way == 2 and not marked)
+            pi = int(way == 1 or (way == 2 and not marked))
             sigma = 0 if pi else (pending if marked else 1)
             if _takes(head, atoms, t, x, pi, sigma, phase != _AFTER_BRANCH and way < 2, work):
                 duties = _duties(head, atoms, rings, t, way if way < 2 else -1, work)
@@ -1220,7 +1242,8 @@ def _takes(head: Ints, atoms: Ints, t: Ints, v: int, pi: int, sigma: int, last: 
     if pi:
         # the new atom is yet to come; an atom is no neighbour of itself
         atoms[v, _NEAR + old_pi] = v
-    mates[:n] = atoms[:n, _MATE]
+    for i in range(n):
+        mates[i] = atoms[i, _MATE]
     atoms[v, _PI] += pi
     atoms[v, _SIGMA] += sigma
     atoms[v, _DEGREE] += 1
@@ -1232,7 +1255,8 @@ def _takes(head: Ints, atoms: Ints, t: Ints, v: int, pi: int, sigma: int, last: 
         right = head[_WRONG] == 0
         head[_WRONG] = 0
     atoms[v, _PI], atoms[v, _SIGMA], atoms[v, _DEGREE], atoms[v, _FINAL] = old_pi, old_sigma, degree, final
-    atoms[:n, _MATE] = mates[:n]
+    for i in range(n):
+        atoms[i, _MATE] = mates[i]
     return right
 
 
