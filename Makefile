@@ -15,7 +15,7 @@ TORCH ?= cpu
 VENV ?= $(if $(filter gpu,$(TORCH)),.venv-gpu,.venv)
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
-PIP := $(BIN)/python -m pip install --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
 # the local version +cpu never is the gigabytes of CUDA; it exists only where a CPU wheel lies at hand, and pip knows
 # that within seconds. The next is the same release as the index has it, the last whatever runs on this machine.
