@@ -29,6 +29,7 @@ def command(monkeypatch):
             action.add_argument("--output")
             action.add_argument("--valid")
             action.add_argument("--test")
+            action.add_argument("--n-functions", type=int)
             action.add_argument("--minutes", type=float)
             action.add_argument("--overwrite", action="store_true")
             action.set_defaults(run=function)
