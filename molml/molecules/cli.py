@@ -71,6 +71,13 @@ def _add_train(actions: Any) -> None:
     action.add_argument(
         "--tokens", choices=("smiles", "selfies"), default="smiles", help="what is written (default: smiles)"
     )
+    action.add_argument(
+        "--spellings",
+        metavar="N",
+        type=int,
+        default=0,
+        help="randomised SMILES of each molecule that are read; canonical ones are written (default: 0)",
+    )
     action.add_argument("--start", metavar="MODEL", help="model to train further: a file, or the name of a shipped one")
     action.add_argument("--recipe", choices=("druglike",), help="that of a shipped model; DATA is ZINC DRUGS QM9 then")
     action.add_argument("--skip", action="store_true", help="leave out, and count, lines that hold no molecule")
@@ -256,7 +263,7 @@ def run_train(arguments: argparse.Namespace) -> int:
             properties[name] = [float(value) for table in tables for value in table.properties[name]]
         settings |= {"kind": arguments.tokens, "valid_fraction": max(0.01, min(0.1, N_VALID / len(smiles)))}
         if arguments.model == "vae":
-            settings |= {"properties": properties, "encoder": arguments.encoder}
+            settings |= {"properties": properties, "encoder": arguments.encoder, "spellings": arguments.spellings}
             settings["model"] = None if arguments.start is None else _load(arguments.start)
     with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
         print(f"{len(smiles)} molecules", flush=True)
@@ -286,8 +293,12 @@ def _check_train(arguments: argparse.Namespace) -> None:
             f"the recipe {arguments.recipe} needs three files, ZINC-250k, drugs and QM9, got {len(arguments.data)}; "
             "`molml data list` says where they are"
         )
-    if arguments.model == "language" and (arguments.properties or arguments.start):
-        raise ValueError("--properties and --start belong to --model vae; leave them out for a language model")
+    if arguments.model == "language" and (arguments.properties or arguments.start or arguments.spellings):
+        raise ValueError(
+            "--properties, --spellings and --start belong to --model vae; leave them out for a language model"
+        )
+    if arguments.recipe is not None and arguments.spellings:
+        raise ValueError(f"the recipe {arguments.recipe} has its own settings; leave out --spellings")
 
 
 def run_sample(arguments: argparse.Namespace) -> int:

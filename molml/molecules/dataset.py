@@ -8,8 +8,10 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
+from rdkit import Chem
 from torch import Tensor
 
+from molml.molecules.data import as_molecules
 from molml.molecules.features import GraphFeatures
 from molml.molecules.tokens import Tokenizer, split_smiles
 
@@ -53,11 +55,14 @@ class MoleculeBatch(NamedTuple):
     graph : Graphs of Tensors, int64, or None
     properties : Tensor, shape (n, n_properties), float32
         NaN where unknown.
+    read : MoleculeBatch, optional
+        The same molecules spelled another way, for the encoder to read in training.
     """
 
     tokens: Tensor
     graph: Graphs | None
     properties: Tensor
+    read: MoleculeBatch | None = None
 
 
 @final
@@ -73,6 +78,12 @@ class MoleculeDataset:
         Make graphs, for a model that reads them.
     properties : array, shape (n, n_properties), optional
         NaN where unknown.
+    spellings : int
+        Randomised SMILES of every molecule, made once. Batches then also hold what the encoder is to read in training:
+        one of these or the canonical one, each as likely as the others. Which one depends on a molecule's company in
+        the batch and so changes from epoch to epoch, but is the same in a run that is resumed.
+    seed : int
+        Of the randomised SMILES.
     progress : bool, optional
         Show a progress bar; if not given, only if stderr is a terminal.
 
@@ -81,7 +92,7 @@ class MoleculeDataset:
     UnknownTokenError
         If a molecule has a token outside the vocabulary.
     ValueError
-        If there are no molecules, or not one row of properties for each.
+        If there are no molecules, or not one row of properties for each, or `spellings` is negative.
     """
 
     def __init__(
@@ -91,8 +102,12 @@ class MoleculeDataset:
         *,
         graphs: bool = True,
         properties: np.ndarray | None = None,
+        spellings: int = 0,
+        seed: int = 0,
         progress: bool | None = None,
     ) -> None:
+        if isinstance(spellings, bool) or not isinstance(spellings, int) or spellings < 0:
+            raise ValueError(f"spellings must be an integer of at least 0, got {spellings!r}")
         if len(smiles) == 0:
             raise ValueError("smiles must not be empty, got no molecules")
         tokens = tokenizer.encode(smiles)
@@ -106,6 +121,10 @@ class MoleculeDataset:
         self._properties = np.asarray(properties, np.float32)
         self._chosen = np.arange(len(smiles))
         self._starts = np.cumsum(self._lengths) - self._lengths
+        self.spellings, self._spelled = spellings, None
+        if spellings:
+            strings = _spellings(smiles, tokenizer, spellings, seed, progress)
+            self._spelled = MoleculeDataset(strings, tokenizer, graphs=graphs, progress=progress)
         if self._graphs is not None:
             self._atom_starts = np.cumsum(self._graphs.atom_counts) - self._graphs.atom_counts
             self._bond_starts = np.cumsum(self._graphs.bond_counts) - self._graphs.bond_counts
@@ -161,7 +180,11 @@ class MoleculeDataset:
                     )
                 )
             )
-        return MoleculeBatch(torch.from_numpy(tokens), graph, torch.from_numpy(self._properties[chosen]))
+        read = None
+        if self._spelled is not None:
+            which = np.random.default_rng(np.asarray(items)).integers(1 + self.spellings, size=len(items))
+            read = self._spelled.collate((chosen * (1 + self.spellings) + which).tolist())
+        return MoleculeBatch(torch.from_numpy(tokens), graph, torch.from_numpy(self._properties[chosen]), read)
 
 
 def on_device(batch: MoleculeBatch, device: torch.device) -> MoleculeBatch:
@@ -169,7 +192,27 @@ def on_device(batch: MoleculeBatch, device: torch.device) -> MoleculeBatch:
     if batch.tokens.device == device:
         return batch
     graph = None if batch.graph is None else Graphs(*(tensor.to(device) for tensor in batch.graph))
-    return MoleculeBatch(batch.tokens.to(device), graph, batch.properties.to(device))
+    read = None if batch.read is None else on_device(batch.read, device)
+    return MoleculeBatch(batch.tokens.to(device), graph, batch.properties.to(device), read)
+
+
+def _spellings(
+    smiles: Sequence[str], tokenizer: Tokenizer, n: int, seed: int, progress: bool | None, most: int = 2000
+) -> list[str]:
+    """Every molecule as it is, and in n randomised SMILES whose tokens are known; where there are fewer, repeated."""
+    from tqdm import tqdm
+
+    silent = None if progress is None else not progress
+    result = []
+    for index, text in enumerate(
+        tqdm(smiles, desc="spellings", unit=" molecules", disable=len(smiles) <= most or silent)
+    ):
+        (mol,) = as_molecules(text)
+        # RDKit takes seeds from 1 on
+        others = Chem.MolToRandomSmilesVect(mol, n, 1 + (seed + 7919 * index) % 2**31)
+        known = [other for other in others if not tokenizer.unknown(other)] or [text]
+        result += [text, *(known[i % len(known)] for i in range(n))]
+    return result
 
 
 def _graphs(smiles: Sequence[str], progress: bool | None, most: int = 2000) -> Graphs:

@@ -90,6 +90,7 @@ def train(
     beta: float = 0.1,
     free_nats: float = 0.0,
     word_dropout: float = 0.1,
+    spellings: int = 0,
     warm_up: float = 0.5,
     property_weight: float = 1.0,
     batch_size: int = 64,
@@ -127,6 +128,9 @@ def train(
         Widths of the code and of the decoder's state.
     beta, free_nats, word_dropout, property_weight : float
         See `ELBO`.
+    spellings : int
+        Randomised SMILES of every molecule that the encoder reads beside the canonical one; what the decoder is to
+        write stays canonical. Codes then tell molecules rather than strings, but take longer to learn.
     warm_up : float
         Fraction of the time in which the weight of the divergence rises.
     batch_size : int
@@ -185,7 +189,9 @@ def train(
         _scale_properties(model, values[parts.train])
     if not names:
         values = np.full((len(smiles), len(model.properties)), np.nan)
-    data = model.dataset([smiles[i] for i in parts.all], values[parts.all], progress=progress)
+    data = model.dataset(
+        [smiles[i] for i in parts.all], values[parts.all], spellings=spellings, seed=seed, progress=progress
+    )
     loss = ELBO(
         beta=beta,
         free_nats=free_nats,
@@ -198,6 +204,7 @@ def train(
         "free_nats": free_nats,
         "word_dropout": word_dropout,
         "property_weight": property_weight,
+        "spellings": spellings,
         "warm_up": warm_up,
     }
     n_train = len(parts.train)

@@ -70,7 +70,9 @@ class ELBO:
     def __call__(self, model: Any, batch: MoleculeBatch) -> dict[str, Term]:
         n, batch = len(batch.tokens), on_device(batch, model.decoder.output.weight.device)
         with autocast(batch.tokens.device.type, self.precision):
-            mean, logvar = model.encode_batch(batch)
+            # in training the encoder may read another spelling than the decoder writes
+            spelled = batch if batch.read is None or not model.training else batch.read
+            mean, logvar = model.encode_batch(spelled)
             z = gaussian.sample(mean, logvar)
             logits = model.decoder(_read(batch.tokens, self.word_dropout if model.training else 0.0), z)
         divergence = gaussian.kl_divergence(mean, logvar).sum()

@@ -128,11 +128,23 @@ class MoleculeVAE(nn.Module):
         return cast("tuple[Tensor, Tensor]", self.encoder(batch))
 
     def dataset(
-        self, smiles: Sequence[str], properties: np.ndarray | None = None, *, progress: bool | None = None
+        self,
+        smiles: Sequence[str],
+        properties: np.ndarray | None = None,
+        *,
+        spellings: int = 0,
+        seed: int = 0,
+        progress: bool | None = None,
     ) -> MoleculeDataset:
-        """Data set of canonical SMILES, as this model reads them."""
+        """Data set of canonical SMILES, as this model reads them; parameters as of `MoleculeDataset`."""
         return MoleculeDataset(
-            smiles, self.tokenizer, graphs=self.kind == "graph", properties=properties, progress=progress
+            smiles,
+            self.tokenizer,
+            graphs=self.kind == "graph",
+            properties=properties,
+            spellings=spellings,
+            seed=seed,
+            progress=progress,
         )
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from molml.molecules.data import as_molecules, canonical
 from molml.molecules.dataset import ATOM_SIZES, BOND_SIZES, MoleculeDataset, on_device
 from molml.molecules.tokens import Tokenizer, UnknownTokenError
 
@@ -88,3 +89,50 @@ def test_empty_data_and_wrong_properties_are_refused():
 def test_unknown_tokens_are_named():
     with pytest.raises(UnknownTokenError, match="CCBr.*Br"):
         MoleculeDataset(["CCO", "CCBr"], TOKENIZER)
+
+
+def test_what_is_read_is_the_same_molecules_in_other_spellings():
+    data = MoleculeDataset(SMILES, TOKENIZER, spellings=5)
+    batch = data.collate([3, 4, 1])
+    assert [TOKENIZER.decode(row[1:].tolist()) for row in batch.tokens] == [SMILES[3], SMILES[4], SMILES[1]]
+    read = [TOKENIZER.decode(row[1:].tolist()) for row in batch.read.tokens]
+    assert [canonical(mol) for mol in as_molecules(read)] == [SMILES[3], SMILES[4], SMILES[1]]
+    assert batch.read.graph.atom_counts.tolist() == batch.graph.atom_counts.tolist()
+    # a control: without, nothing else is there to read
+    assert MoleculeDataset(SMILES, TOKENIZER).collate([3, 4, 1]).read is None
+
+
+def test_spellings_change_with_the_company_and_are_the_same_again():
+    data = MoleculeDataset(SMILES, TOKENIZER, graphs=False, spellings=5)
+
+    def first(items):
+        return TOKENIZER.decode(data.collate(items).read.tokens[0, 1:].tolist())
+
+    seen = {first([4, i, j]) for i in range(3) for j in range(3)}
+    assert len(seen) > 2
+    assert first([4, 0, 1]) == first([4, 0, 1])
+    part = data.subset([5, 4])
+    assert [
+        canonical(mol) for mol in as_molecules(TOKENIZER.decode(part.collate([1]).read.tokens[0, 1:].tolist()))
+    ] == [SMILES[4]]
+
+
+def test_other_seeds_give_other_spellings():
+    def read(seed):
+        data = MoleculeDataset(SMILES, TOKENIZER, graphs=False, spellings=5, seed=seed)
+        return data.collate([0, 1, 2, 3, 4, 5]).read.tokens.tolist()
+
+    assert read(1) == read(1) != read(2)
+
+
+def test_a_spelling_whose_tokens_are_unknown_is_not_read():
+    # no branches are known, which all but two spellings need
+    data = MoleculeDataset(["CCCO"], Tokenizer(["C", "O"]), graphs=False, spellings=30)
+    strings = {Tokenizer(["C", "O"]).decode(row[1:].tolist()) for row in data._spelled.collate(list(range(31))).tokens}
+    assert strings == {"CCCO", "OCCC"}
+
+
+@pytest.mark.parametrize("spellings", [-1, 1.5, True])
+def test_spellings_out_of_range_are_refused(spellings):
+    with pytest.raises(ValueError, match="spellings must be an integer of at least 0"):
+        MoleculeDataset(SMILES, TOKENIZER, spellings=spellings)

@@ -62,6 +62,27 @@ def test_a_killed_run_continues_to_the_same_bits(tmp_path, monkeypatch):
         short(seed=1, beta=0.5, directory=tmp_path, resume=True)
 
 
+def test_spellings_bring_the_codes_of_one_molecule_together():
+    def unlike(spellings):
+        """Distance of the codes of two spellings, in distances of two molecules."""
+        model = short(spellings=spellings, max_epochs=8, valid_fraction=0.0, seed=1)
+        data = model.dataset(SMILES, spellings=8, seed=1)
+        # none of the spellings that were trained on
+        batch = data.collate(list(range(len(SMILES)))).read
+        with torch.inference_mode():
+            other = model.encode_batch(batch)[0]
+        mean = model.posterior(data)[0]
+        return float((other - mean).norm(dim=1).mean() / (mean - mean.roll(1, 0)).norm(dim=1).mean())
+
+    assert unlike(4) < 0.8 * unlike(0)
+
+
+def test_spellings_are_the_same_after_an_interruption(tmp_path):
+    expected = weights(short(seed=1, spellings=3, max_epochs=4))
+    assert torch.equal(weights(short(seed=1, spellings=3, max_epochs=4)), expected)
+    assert not torch.equal(weights(short(seed=1, max_epochs=4)), expected)
+
+
 def test_the_code_is_used():
     model = short(beta=0.01, max_epochs=15, valid_fraction=0.0, word_dropout=0.0)
     assert model.metadata["latent"]["active_units"] == 8

@@ -85,6 +85,22 @@ def test_word_dropout_hides_tokens_in_training_only():
     assert torch.equal(seen[1], whole.tokens[:, :-1])
 
 
+@pytest.mark.parametrize("encoder", ["graph", "convolutional", "recurrent"])
+def test_another_spelling_is_read_in_training_only_and_never_written(encoder):
+    model, seen = MoleculeVAE(TOKENIZER, encoder=encoder, n_latent=5, hidden=12, seed=1), []
+    encode = model.encode_batch
+    model.encode_batch = lambda batch: seen.append(batch) or encode(batch)
+    written = []
+    model.decoder.tokens.register_forward_hook(lambda module, inputs, output: written.append(inputs[0]))
+    whole = model.dataset(SMILES, spellings=4).collate([0, 1, 2, 3])
+    loss = ELBO(word_dropout=0.0)
+    loss(model.train(), whole)
+    loss(model.eval(), whole)
+    assert torch.equal(seen[0].tokens, whole.read.tokens) and torch.equal(seen[1].tokens, whole.tokens)
+    assert not torch.equal(seen[0].tokens, seen[1].tokens)
+    assert torch.equal(written[0], whole.tokens[:, :-1]) and torch.equal(written[1], whole.tokens[:, :-1])
+
+
 def test_unknown_properties_do_not_count():
     model = small(["logP", "QED"]).eval()
     with torch.no_grad():
