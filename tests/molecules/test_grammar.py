@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rdkit import Chem, rdBase
 
-from molml.molecules.grammar import _MOST, Grammar
+from molml.molecules.automaton import MOST
+from molml.molecules.grammar import Grammar
 from molml.molecules.names import NAMES
 from molml.molecules.tokens import Tokenizer, split_smiles
 
@@ -110,7 +111,7 @@ def test_table_valence_of_every_token_is_that_of_rdkit():
     grammar = Grammar(DRUGLIKE, 40)
     for token in ("C", "N", "O", "F", "S", "P", "[N+]", "[NH+]", "[O-]"):
         index = DRUGLIKE.vocabulary.index(token)
-        most = int(grammar._tables[index, _MOST])
+        most = int(grammar._tables[index, MOST])
         assert is_molecule(token + "(C)" * most)
         assert not is_molecule(token + "(C)" * (most + 1))
 
