@@ -82,6 +82,12 @@ def _add_fit(actions: Any) -> None:
         help="of the functions, for training: keep them as far as --memory allows, or compute them in every step "
         "(default: auto, what is faster in a run of usual length)",
     )
+    action.add_argument(
+        "--guard",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="repulsion at distances shorter than any in DATA, where it is zero (default: yes)",
+    )
     add_run(action, "folder for model, metrics and report")
     action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
     _add_keys(action)
@@ -237,7 +243,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     sets, sources = _read_sets(arguments)
     settings: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in ("model", "members", "minutes", "epochs", "derivatives", "seed", "resume")
+        for name in ("model", "members", "minutes", "epochs", "derivatives", "guard", "seed", "resume")
     }
     if arguments.n_functions:
         settings["n_functions"] = arguments.n_functions
@@ -376,6 +382,9 @@ def run_info(arguments: argparse.Namespace) -> int:
         "cutoff": f"{potential.cutoff:g} Å",
         "functions": ", ".join(f"{symbol} {len(potential.features.names(symbol))}" for symbol in symbols),
     }
+    if potential.guard is not None:
+        onsets = (f"{name} {onset:.2f}" for name, (onset, _) in potential.guard.pairs.items())
+        rows["guard"] = f"repulsion below (Å) {', '.join(onsets)}"
     metadata = dict(potential.metadata)
     metrics = metadata.pop("metrics", {})
     rows |= {name: _text(value) for name, value in metadata.items()}

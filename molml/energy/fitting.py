@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from molml.energy.data import StructureDataset
 from molml.energy.features import SymmetryFunctions
+from molml.energy.guard import fit_guard
 from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import (
     ERROR_LIMIT,
@@ -106,6 +107,7 @@ def fit(
     activation: str = "silu",
     memory: float = 4.0,
     derivatives: Literal["auto", "keep", "compute"] = "auto",
+    guard: bool = True,
     seed: int = 0,
     directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -150,6 +152,9 @@ def fit(
         or their products computed anew, with the same result to rounding. "auto" keeps them where reading them is
         clearly faster: for functions that visit every pair of neighbours (G4, G5 with a fractional zeta), and for small
         molecules. "keep" pays in long runs, too: computing them takes as long as about a hundred epochs save.
+    guard : bool
+        Add a repulsion below the shortest distances of the data, where it is exactly zero
+        (:func:`molml.energy.guard.fit_guard`).
     seed : int
     directory : path-like, optional
         For checkpoints and ``metrics.jsonl``.
@@ -227,15 +232,34 @@ def fit(
         "cross_validation": start.rmse,
     }
     linear = [_linear_potential(start, i, metadata) for i in range(members)]
-    if model == "linear":
-        return linear[0] if members == 1 else Committee(linear)
-    networks = []
+    fitted: list[LinearPotential] | list[BehlerParrinello] = linear
+    if model == "network":
+        fitted = _networks(linear, start, train, valid, minutes, started, options)
+    potential: Potential = fitted[0] if members == 1 else Committee(fitted)
+    if guard:
+        found = fit_guard(potential, *(data for data in (train, valid) if data is not None))
+        for member in fitted:
+            member.guard = found
+    return potential
+
+
+def _networks(
+    linear: list[LinearPotential],
+    start: _Start,
+    train: StructureDataset,
+    valid: StructureDataset | None,
+    minutes: float | None,
+    started: float,
+    options: _Options,
+) -> list[BehlerParrinello]:
+    """One after the other, each with its share of what time is left."""
+    networks: list[BehlerParrinello] = []
     for i, base in enumerate(linear):
         left = None
         if minutes is not None:
-            left = max((minutes - (time.monotonic() - started) / 60.0) / (members - i), 0.02)
+            left = max((minutes - (time.monotonic() - started) / 60.0) / (len(linear) - i), 0.02)
         networks.append(_train(base, start, train, valid, i, left, options))
-    return networks[0] if members == 1 else Committee(networks)
+    return networks
 
 
 def _check(model: str, members: int, minutes: float | None, epochs: int | None, n_functions: int | None) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from molml.energy.data import Structures, n_structures, pair_vectors
 from molml.energy.features import SymmetryFunctions
+from molml.energy.guard import Guard
 from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
 from molml.io import Container, save_container
 from molml.nn import MLP
@@ -125,6 +126,8 @@ class LinearPotential(nn.Module):
         Of the training atoms; its range tells extrapolation.
     metadata : dict, optional
         JSON-able facts that travel with the model: hash of the data, metrics, versions.
+    guard : Guard, optional
+        Repulsion below the shortest distances of the training data, added to every energy.
 
     Raises
     ------
@@ -139,11 +142,13 @@ class LinearPotential(nn.Module):
         reference: Sequence[float],
         statistics: FeatureStatistics,
         metadata: dict[str, Any] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__()
         self.features = functions
         self.kernel = FeatureKernel(functions)
         self.metadata = {"units": UNITS, **(metadata or {})}
+        self.guard = guard
         _check_lengths("coefficients", functions, coefficients)
         self.coefficients = _frozen(coefficients)
         _register(self, functions, reference, statistics)
@@ -161,7 +166,7 @@ class LinearPotential(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """JSON-able description that, with the tensors, rebuilds the potential."""
-        return {"features": self.features.config}
+        return {"features": self.features.config, **_guard_config(self.guard)}
 
     def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Energy of every atom, eV, from its features; one tensor per element on both sides."""
@@ -223,6 +228,7 @@ class LinearPotential(nn.Module):
             container.tensors["reference"].tolist(),
             _statistics_from(container.tensors, n),
             container.metadata,
+            _guard_from(container.config),
         )
         return model.eval()
 
@@ -257,6 +263,8 @@ class BehlerParrinello(nn.Module):
         Of the initial weights.
     metadata : dict, optional
         JSON-able facts that travel with the model.
+    guard : Guard, optional
+        Repulsion below the shortest distances of the training data, added to every energy.
 
     Raises
     ------
@@ -281,6 +289,7 @@ class BehlerParrinello(nn.Module):
         energy_scale: float = 1.0,
         seed: int = 0,
         metadata: dict[str, Any] | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__()
         if not energy_scale > 0:
@@ -291,6 +300,7 @@ class BehlerParrinello(nn.Module):
         self.features = functions
         self.kernel = FeatureKernel(functions)
         self.metadata = {"units": UNITS, **(metadata or {})}
+        self.guard = guard
         self.hidden, self.activation, self.energy_scale = list(hidden), activation, float(energy_scale)
         symbols = list(functions.functions)
         self.exceptions = {symbol: (list(own), name) for symbol, (own, name) in (exceptions or {}).items()}
@@ -335,6 +345,7 @@ class BehlerParrinello(nn.Module):
             "activation": self.activation,
             "energy_scale": self.energy_scale,
             **exceptions,
+            **_guard_config(self.guard),
         }
 
     def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -385,6 +396,7 @@ class BehlerParrinello(nn.Module):
             exceptions=container.config.get("exceptions"),
             energy_scale=container.config["energy_scale"],
             metadata=container.metadata,
+            guard=_guard_from(container.config),
         )
         model.load_state_dict(container.tensors)
         return model.eval()
@@ -427,6 +439,8 @@ class Committee(nn.Module):
             raise TypeError("members of a committee must be of one class, got both linear and network potentials")
         if any(member.features.config != members[0].features.config for member in members):
             raise ValueError("members of a committee must share their symmetry functions; fit them with members=N")
+        if any(_guard_config(member.guard) != _guard_config(members[0].guard) for member in members):
+            raise ValueError("members of a committee must share their guard; give each the same or none")
         self.members = nn.ModuleList(members)
         self.metadata = {**members[0].metadata, **(metadata or {})}
 
@@ -438,6 +452,11 @@ class Committee(nn.Module):
     def features(self) -> SymmetryFunctions:
         """The members' symmetry functions."""
         return self._first.features
+
+    @property
+    def guard(self) -> Guard | None:
+        """The members' guard."""
+        return self._first.guard
 
     @property
     def elements(self) -> list[int]:
@@ -545,7 +564,9 @@ def _predict(members: Sequence[Member], batch: Structures, want_forces: bool, wa
     moments = kernel.moments(near)
     features = [torch.from_numpy(block) for block in kernel.values(near, moments)]
     derivatives = want_forces or want_stress
-    outcomes = [_outcome(member, batch, vectors, near, moments, features, derivatives) for member in members]
+    guard = members[0].guard
+    repulsion = None if guard is None else guard.pair_terms(batch, vectors)
+    outcomes = [_outcome(member, batch, vectors, near, moments, features, repulsion, derivatives) for member in members]
     mean = outcomes[0]
     energy_std = forces_std = None
     if len(outcomes) > 1:
@@ -569,16 +590,22 @@ def _outcome(
     near: Neighbourhood,
     moments: np.ndarray,
     features: Sequence[Tensor],
+    repulsion: tuple[Tensor, Tensor] | None,
     derivatives: bool,
 ) -> _Outcome:
     with torch.set_grad_enabled(derivatives):
         inputs = [x.detach().requires_grad_(derivatives) for x in features]
         energies = member.atomic_energies(inputs)
         per_atom, energy = structure_energies(batch, near.atoms, energies)
-        if not derivatives:
-            return _Outcome(per_atom, energy, None, None)
-        weights = torch.autograd.grad(energy.sum(), inputs)
+        weights = torch.autograd.grad(energy.sum(), inputs) if derivatives else ()
+    if repulsion is not None:
+        per_atom = per_atom + repulsion[0]
+        energy = energy.index_add(0, batch.structure, repulsion[0])
+    if not derivatives:
+        return _Outcome(per_atom, energy, None, None)
     gradient = torch.from_numpy(member.kernel.vjp(near, moments, [w.numpy() for w in weights]))
+    if repulsion is not None:
+        gradient = gradient + repulsion[1]
     return _Outcome(per_atom.detach(), energy.detach(), *forces_and_virial(batch, vectors, gradient))
 
 
@@ -636,6 +663,15 @@ def _statistics_from(tensors: dict[str, Tensor], n_elements: int) -> FeatureStat
     return FeatureStatistics(
         *([tensors[f"{name}_{e}"] for e in range(n_elements)] for name in FeatureStatistics._fields)
     )
+
+
+def _guard_config(guard: Guard | None) -> dict[str, Any]:
+    return {} if guard is None else {"guard": guard.config}
+
+
+def _guard_from(config: Mapping[str, Any]) -> Guard | None:
+    # files from before there were guards hold none
+    return Guard(config["guard"]) if "guard" in config else None
 
 
 def _describe(model: Member, extra: str = "") -> str:

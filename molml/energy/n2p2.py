@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -674,7 +675,8 @@ def write_n2p2(
     Can be written: functions G1, G2, G4, G5, Compact and CompactAngle; linear potentials; networks of which all
     elements have the same depth and activations, among identity, tanh, logistic, softplus, relu, gaussian, cosine,
     reverse_logistic, exponential and square. A linear part beside the networks, as :func:`molml.energy.fit` gives it,
-    needs softplus, relu or identity, which carry it through: fit with ``activation="softplus"``.
+    needs softplus, relu or identity, which carry it through: fit with ``activation="softplus"``. The guard at distances
+    shorter than any in the training data is left out, with a warning: fit with ``guard=False`` if it is not wanted.
 
     Parameters
     ----------
@@ -708,6 +710,13 @@ def write_n2p2(
         raise TypeError(
             f"potential must be a LinearPotential or a BehlerParrinello, got {type(potential).__name__}; write the "
             "members of a committee one by one, each to its own folder"
+        )
+    if potential.guard is not None:
+        onsets = ", ".join(f"{name} below {onset:.2f} Å" for name, (onset, _) in potential.guard.pairs.items())
+        warnings.warn(
+            f"n2p2 has no short-range guard: the files give no repulsion to {onsets}; in LAMMPS pair_style "
+            "hybrid/overlay can add one (zbl)",
+            stacklevel=2,
         )
     elements = [_exported(potential, e, eV, angstrom) for e in range(len(potential.elements))]
     # elements of narrower networks get neurons that lead nowhere: n2p2 3.0 reads the widths of single elements wrongly

@@ -131,13 +131,14 @@ def test_options_reach_the_fit(fits, quick, data, tmp_path):
         "0.5",
         "--derivatives",
         "keep",
+        "--no-guard",
     ]
     assert main(["energy", "fit", data, "--output", str(tmp_path / "run"), "--valid", valid, *options]) == 0
     (call,) = fits
     assert (len(call["train"]), len(call["valid"])) == (12, 2)
     assert call["train"].cutoff == call["valid"].cutoff == 4.5
     expected = {"model": "linear", "members": 3, "minutes": 1.5, "epochs": 7, "seed": 5, "resume": False}
-    expected |= {"n_functions": 20, "hidden": (8, 4), "memory": 0.5, "derivatives": "keep"}
+    expected |= {"n_functions": 20, "hidden": (8, 4), "memory": 0.5, "derivatives": "keep", "guard": False}
     assert {name: call[name] for name in expected} == expected
 
 

@@ -809,7 +809,9 @@ def test_a_fitted_network_is_written(emt_crystals, tmp_path: Path) -> None:
         epochs=2,
         progress=False,
     )
-    write_n2p2(potential, tmp_path)
+    with pytest.warns(UserWarning, match=r"no short-range guard: the files give no repulsion to Cu-Cu below 1\.\d+ Å"):
+        write_n2p2(potential, tmp_path)
+    assert read_n2p2(tmp_path).guard is None
     atoms = Atoms("Cu6", cluster(3, n=6).positions * 2.2)
     energy = energy_of(potential, atoms)
     assert energy_by_hand(tmp_path, atoms) == pytest.approx(energy, rel=1e-12)
