@@ -15,7 +15,7 @@ DESCRIBED = [name for name in public_names() if not card(name)["verified"]]
 
 
 def test_embedded_sets_come_first():
-    assert list_datasets()[:4] == ["alanine-dipeptide", "dry_ice", "ethanol", "molecules"]
+    assert list_datasets()[:5] == ["alanine-dipeptide", "dry_ice", "ethanol", "molecules", "small-molecules"]
     assert {"rmd17-ethanol", "qm9", "zinc-250k", "moses", "moleculenet", "alanine-dipeptide-100ns"} <= set(
         list_datasets()
     )

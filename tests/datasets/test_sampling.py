@@ -318,15 +318,16 @@ def test_tables_are_written_with_four_decimals_and_their_facts(tmp_path):
     assert facts[0]["bytes"] == (tmp_path / "out" / "train.csv.xz").stat().st_size
 
 
-def molecules(part):
-    text = lzma.decompress((embedded_folder() / "molecules" / f"{part}.csv.xz").read_bytes())
+def molecules(name, part):
+    text = lzma.decompress((embedded_folder() / name / f"{part}.csv.xz").read_bytes())
     return [line.split(",")[0] for line in text.decode().splitlines()[1:]], text
 
 
-def test_the_molecules_are_all_different_and_have_the_declared_content():
-    (train, one), (valid, other) = molecules("train"), molecules("valid")
-    assert len(set(train + valid)) == len(train + valid) == card("molecules")["molecules"]
-    hashes = [file["values_sha256"] for file in card("molecules")["files"]]
+@pytest.mark.parametrize("name", ["molecules", "small-molecules"])
+def test_the_molecules_are_all_different_and_have_the_declared_content(name):
+    (train, one), (valid, other) = molecules(name, "train"), molecules(name, "valid")
+    assert len(set(train + valid)) == len(train + valid) == card(name)["molecules"]
+    hashes = [file["values_sha256"] for file in card(name)["files"]]
     assert hashes == [hashlib.sha256(text).hexdigest() for text in (one, other)]
 
 
@@ -343,3 +344,13 @@ def test_the_draw_of_molecules_depends_on_the_seed_and_not_on_the_order(tmp_path
     assert drawn[0] == drawn[1] != drawn[2]
     rows = recipe_of_molecules.table(["OCC"])
     assert rows == [("CCO", pytest.approx(-0.0014), pytest.approx(0.4068, abs=1e-4), pytest.approx(1.9803, abs=1e-4))]
+
+
+def test_small_molecules_are_drawn_once_without_charges_and_never_from_the_part_that_is_held_out(monkeypatch):
+    small = recipe("small-molecules")
+    monkeypatch.setattr(small, "N_TRAIN", 3)
+    monkeypatch.setattr(small, "N_VALID", 1)
+    # SHA-1 of O begins with 8, of all others here with more than 25
+    strings = ["OCC", "CCO", "[NH3+]CC([O-])=O", "O", "C#N", "CO", "CC"]
+    assert sorted(small.draw(strings, 0)) == ["C#N", "CC", "CCO", "CO"]
+    assert small.draw(strings, 0) == small.draw(strings[::-1], 0) != small.draw(strings, 1)
