@@ -1,5 +1,6 @@
 """Training and validation of models of every arm; it knows no model and no arm."""
 
+from molml.training.adversarial import adversarial_loss, play
 from molml.training.checkpoint import ResumeError
 from molml.training.data import ArrayDataset, Dataset
 from molml.training.distributed import Processes, processes
@@ -36,11 +37,13 @@ __all__ = [
     "TrainingDivergedError",
     "TrainingInterrupted",
     "absolute_error",
+    "adversarial_loss",
     "bias_variance",
     "cosine",
     "cross_validate",
     "learning_curve",
     "objective",
+    "play",
     "plot_bias_variance",
     "plot_history",
     "plot_learning_curve",
