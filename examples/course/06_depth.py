@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rdkit import Chem
+from rdkit.Chem import AllChem, rdMolTransforms
 
 from molml.nn import MLP
 from molml.training import ArrayDataset, Trainer, squared_error
@@ -42,11 +44,27 @@ def trained(network, data, epochs):
 
 # %% [markdown]
 # ## Width
-# A torsion profile (a Fourier series with steep and shallow barriers) and networks with one hidden layer.
+# The torsion profile of 2-chlorobutane about its middle bond (MMFF94, the rest of the molecule kept as it is) and
+# networks with one hidden layer.
+
 
 # %%
-angles = torch.linspace(-torch.pi, torch.pi, 400, dtype=torch.float64)[:, None]
-energies = 0.7 * (1 + torch.cos(angles)) + 1.6 * (1 + torch.cos(3 * angles)) + 0.8 * torch.sin(5 * angles)
+def profile(smiles, torsion, degrees):
+    """Energy in kcal/mol at angles of the torsion about four atoms."""
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=0)
+    AllChem.MMFFOptimizeMolecule(mol)
+    energies = []
+    for angle in degrees:
+        rdMolTransforms.SetDihedralDeg(mol.GetConformer(), *torsion, float(angle))
+        field = AllChem.MMFFGetMoleculeForceField(mol, AllChem.MMFFGetMoleculeProperties(mol))
+        energies.append(field.CalcEnergy())
+    return np.array(energies) - min(energies)
+
+
+degrees = np.arange(-180, 181)
+angles = torch.tensor(np.radians(degrees))[:, None]
+energies = torch.tensor(profile("CC[C@H](C)Cl", (0, 1, 2, 4), degrees))[:, None]
 torsion = ArrayDataset(angles, energies)
 widths = (1, 4, 32) if FAST else (1, 2, 4, 8, 16, 32)
 networks = {w: MLP(1, [w], 1, activation="tanh", seed=1, dtype=torch.float64) for w in widths}
