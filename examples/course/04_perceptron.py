@@ -28,7 +28,10 @@ RESULTS.mkdir(parents=True, exist_ok=True)
 # %%
 x = torch.linspace(-4, 4, 401, dtype=torch.float64, requires_grad=True)
 figure = Figure(figsize=(13, 7), layout="constrained")
-for ax, name in zip(figure.subplots(3, 5).flat, ACTIVATIONS, strict=False):
+axes = figure.subplots(3, 5).flat
+for ax in axes[len(ACTIVATIONS) :]:
+    ax.axis("off")
+for ax, name in zip(axes, ACTIVATIONS, strict=False):
     y = activation(name)(x)
     (slope,) = torch.autograd.grad(y.sum(), x)
     ax.plot(x.detach(), y.detach(), label="f")
@@ -80,15 +83,16 @@ def trained(seed, steps):
     return network, bool(((network(data.inputs) > 0.5) == (data.targets > 0.5)).all())
 
 
-solved = [trained(seed, 100)[1] for seed in range(4 if FAST else 10)]
+solved = [trained(seed, 100)[1] for seed in range(10)]
 best = solved.index(True)
 print(f"a hidden layer of two solves XOR from {sum(solved)} of {len(solved)} starts")
 
 # %% [markdown]
-# The lines of a single neuron, step by step, and those of the network: the same training, stopped earlier.
+# The lines of a single neuron, step by step from dark to bright, and those of the network: the same training, stopped
+# earlier.
 
 # %%
-snapshots = {steps: trained(best, steps)[0] for steps in (2, 5, 10, 20, 30)}
+snapshots = {steps: trained(best, steps)[0] for steps in (2, 5, 10, 14, 30)}
 figure = Figure(figsize=(16, 4.4), layout="constrained")
 axes = figure.subplots(1, 4)
 grid = np.linspace(-0.5, 1.5, 101)
@@ -107,7 +111,7 @@ for color, (steps, network) in zip(colors, snapshots.items(), strict=True):
         surface = network(plane)[..., 0]
     axes[3].contour(grid, grid, surface, levels=[0.5], colors=[color])
     axes[3].plot([], [], color=color, label=f"{steps}")
-axes[3].legend(title="steps", fontsize="small", loc="upper left")
+axes[3].legend(title="steps", fontsize="small", loc="lower left")
 axes[3].set_title("XOR: the boundaries of two layers")
 for ax, targets in zip(axes, [*gates.values(), gates["XOR"]], strict=True):
     ax.scatter(*corners.T, c=targets, cmap="coolwarm", s=80, edgecolors="k", zorder=3)

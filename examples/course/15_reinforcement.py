@@ -62,13 +62,16 @@ def best_of(n, seed):
 # a fifth fewer, for it finds ever less that is new.
 
 # %%
-options = {"budget": budget, "progress": False, "learning_rate": 2e-3}
+options = {"budget": budget, "progress": False, "batch_size": 32, "replay": 32, "sigma": 120.0, "learning_rate": 2e-3}
 seeds = (0,) if FAST else (0, 1)
 runs = {
     "anchored": [reinforce(prior, "QED", **options, seed=seed) for seed in seeds],
     "no anchor": [
         reinforce(
-            prior, "QED", **options | {"budget": budget * 4 // 5}, sigma=math.inf, replay=0, diversity=None, seed=seed
+            prior,
+            "QED",
+            **options | {"budget": budget * 4 // 5, "sigma": math.inf, "replay": 0, "diversity": None},
+            seed=seed,
         )
         for seed in seeds[:1]
     ],
@@ -104,8 +107,7 @@ MoleculeList(better.found[:10], {"QED": better.found.values["score"][:10]}, titl
 # near is rewarded, so that there is a way from nothing. Sampling alone hardly ever meets one.
 
 # %%
-goal = {"start": "paracetamol", "similarity": 0.3, "sigma": 120.0, "diversity": None}
-near = reinforce(prior, "QED", **goal, **options, seed=0)
+near = reinforce(prior, "QED", start="paracetamol", similarity=0.3, **options | {"diversity": None}, seed=0)
 query = molml.molecules.as_molecules("paracetamol")[0]
 lucky = [mol for mol in sampled[0] if similarities(query, [mol])[0] >= 0.3]
 counts = {"trained": len(near.found), "sampled": len(lucky)}
