@@ -105,6 +105,7 @@ for method in (KMeans(2, seed=0), GaussianMixture(2, seed=0), GaussianMixtureVAE
     assert accuracy(halves, method.fit_predict(clouds)) > 0.99, f"{type(method).__name__} must part two clouds"
 assert accuracy(truth, (truth + 3) % 10) == 1.0, "names of clusters must not matter"
 assert accuracy(truth, random.permutation(truth)) < 0.2, "chance must be seen to be chance"
+assert accuracy(truth, np.zeros_like(truth)) < 0.2, "a cluster has one name"
 left = max(adjusted_rand_score(phi > 0, clusters["mixture autoencoder"] == k) for k in range(3))
 print(f"agreement of a cluster with φ > 0: {left:.2f}")
 assert FAST or right["mixture autoencoder"] > 0.9, f"three conformations must be found, {right}"

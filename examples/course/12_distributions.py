@@ -138,11 +138,16 @@ def learned(samples, epochs, seed=0):
     return flow
 
 
-def free_energy_difference(flow, energy, is_right, n, seed):
-    """Reweighted samples of the flow: free energy of right over left, kT, and the part of the samples that count."""
+def reweighted(flow, energy, n, seed):
+    """Samples of the flow, and the weights with which they are those of the Boltzmann density."""
     with torch.no_grad():
         x = flow.sample(n, generator=torch.Generator().manual_seed(seed))
-        weight = (-energy(x) - flow.log_density(x)).double().softmax(0)
+        return x, (-energy(x) - flow.log_density(x)).double().softmax(0)
+
+
+def free_energy_difference(flow, energy, is_right, n, seed):
+    """Free energy of right over left by reweighting, kT, and the part of the samples that count."""
+    x, weight = reweighted(flow, energy, n, seed)
     right = is_right(x)
     difference = -np.log(float(weight[right].sum() / weight[~right].sum()))
     return difference, float(weight.sum() ** 2 / (weight.square().sum() * n))
@@ -205,9 +210,7 @@ print(
 print(
     f"{of_torsions[0][1]:.0%} of the samples count; counted in the trajectories {np.log(len(left) / len(right)):.3f} kT"
 )
-drawn = ramachandran.sample(n_drawn, generator=torch.Generator().manual_seed(0))
-with torch.no_grad():
-    torsion_weight = (-torsion_energy(drawn) - ramachandran.log_density(drawn)).softmax(0).numpy()
+drawn, torsion_weight = reweighted(ramachandran, torsion_energy, n_drawn, 0)
 drawn = torch.atan2(drawn[:, 1::2], drawn[:, ::2]).numpy()
 
 figure = Figure(figsize=(14, 7), layout="constrained")
@@ -232,13 +235,11 @@ for ax, values, title in (
     shown = ax.contourf(np.linspace(-2.2, 2.2, 200), np.linspace(-3, 3, 200), height, levels=np.arange(0, 13))
     ax.set(title=title, xlabel="x", ylabel="y")
 figure.colorbar(shown, ax=axes[0, 3])
-x = flow.sample(20_000, generator=torch.Generator().manual_seed(1))
-with torch.no_grad():
-    weight = (-energy(x) - flow.log_density(x)).exp().numpy()
+x, weight = reweighted(flow, energy, n_drawn, 5)
 line = np.linspace(-2, 2, 401)
 boltzmann = np.exp(-(HEIGHT * (line**2 - 1) ** 2 + TILT * line))
 axes[1, 0].hist(x[:, 0].numpy(), 60, density=True, alpha=0.4, label="flow")
-axes[1, 0].hist(x[:, 0].numpy(), 60, density=True, alpha=0.4, weights=weight, label="reweighted")
+axes[1, 0].hist(x[:, 0].numpy(), 60, density=True, alpha=0.4, weights=weight.numpy(), label="reweighted")
 axes[1, 0].plot(line, boltzmann / (boltzmann.sum() * (line[1] - line[0])), "k", label="exact")
 axes[1, 0].set(xlabel="x", xlim=(-2, 2))
 axes[1, 0].legend()
@@ -249,7 +250,10 @@ for place, (values, truth) in enumerate(((estimates, exact), (torsion_estimates,
     axes[1, 1].legend(*(entries[:3] for entries in axes[1, 1].get_legend_handles_labels()))
 axes[1, 1].set(xticks=[0, 1], xticklabels=["double well", "sign of φ"], xlim=(-0.5, 1.5))
 axes[1, 1].set(ylabel="free-energy difference (kT)")
-for ax, weights, title in ((axes[1, 2], None, "torsions of the flow"), (axes[1, 3], torsion_weight, "reweighted")):
+for ax, weights, title in (
+    (axes[1, 2], None, "torsions of the flow"),
+    (axes[1, 3], torsion_weight.numpy(), "reweighted"),
+):
     made = np.histogram2d(*np.degrees(drawn).T, bins=72, range=[(-180, 180)] * 2, weights=weights, density=True)[0]
     with np.errstate(divide="ignore"):
         free = -np.log(made) + np.log(made.max())
@@ -278,6 +282,12 @@ assert abs(reverse[0] + 2.5) < 0.1 and abs(np.exp(reverse[1]) - 0.7) < 0.1, "KL(
 assert abs(exact) > 0.5, "the wells must differ, or there is nothing to find"
 off = abs(estimates.mean() - exact)
 assert off < (0.5 if FAST else 0.1), f"the reweighted free-energy difference must be exact to 0.1 kT, off by {off:.3f}"
+distance = x[:, 0].abs().double()
+spread = float((weight * distance.square()).sum() - (weight * distance).sum() ** 2)
+exact_spread = np.average(line**2, weights=boltzmann) - np.average(np.abs(line), weights=boltzmann) ** 2
+assert abs(spread / exact_spread - 1) < (0.4 if FAST else 0.1), (
+    f"wells must be as wide as they are, {spread:.4f}, {exact_spread:.4f}"
+)
 off = abs(torsion_estimates.mean() - exact_torsions)
 assert exact_torsions > 1, "φ > 0 must be rare, or there is nothing to find"
 assert off < (1.0 if FAST else 0.1), f"the molecule's free-energy difference must be exact to 0.1 kT, off by {off:.3f}"
