@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molml.molecules.data import as_molecules, canonical
-from molml.molecules.exploration import similarities
+from molml.molecules.exploration import similarities, straight, turned
 from molml.molecules.fitting import latent_statistics
 from molml.molecules.generation import generate, molecules
 from molml.molecules.model import MoleculeVAE
@@ -102,9 +102,15 @@ def sample_metrics(
 
 
 def interpolation_metrics(
-    model: MoleculeVAE, smiles: Sequence[str], *, n_pairs: int = 60, n_points: int = 11, seed: int = 0
+    model: MoleculeVAE,
+    smiles: Sequence[str],
+    *,
+    n_pairs: int = 60,
+    n_points: int = 11,
+    spherical: bool = False,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """How smooth straight paths between random pairs of molecules are.
+    """How smooth paths between random pairs of molecules are.
 
     Parameters
     ----------
@@ -113,13 +119,16 @@ def interpolation_metrics(
         Canonical SMILES to draw the pairs from.
     n_pairs, n_points : int
         Paths, and points on each, ends included.
+    spherical : bool
+        Paths that turn from one code to the other, as of `interpolate`, rather than straight ones.
     seed : int
 
     Returns
     -------
     dict of str to float
         `validity` of the points; `adjacent_similarity`, the mean Tanimoto similarity of neighbouring points that are
-        molecules (Morgan fingerprints, radius 2); `distinct`, different molecules per path.
+        molecules (Morgan fingerprints, radius 2), and `step_similarity`, that of those which are different molecules;
+        `distinct`, different molecules per path.
     """
     known = [text for text in smiles if not model.tokenizer.unknown(text)]
     if len(known) < 2:
@@ -127,12 +136,11 @@ def interpolation_metrics(
     rng = np.random.default_rng(seed)
     pairs = [rng.choice(len(known), 2, replace=False) for _ in range(n_pairs)]
     codes = model.encode([known[i] for pair in pairs for i in pair]).reshape(n_pairs, 2, -1)
-    steps = np.linspace(0.0, 1.0, n_points)[None, :, None]
-    points = (1 - steps) * codes[:, :1] + steps * codes[:, 1:]
-    found = model.decode(points.reshape(n_pairs * n_points, -1))
+    between, steps = turned if spherical else straight, np.linspace(0.0, 1.0, n_points)
+    found = model.decode(np.concatenate([between(a, b, steps) for a, b in codes]))
     paths = [found[i : i + n_points] for i in range(0, len(found), n_points)]
-    alike = [
-        similarities(a, [b])[0]
+    steps_taken = [
+        (float(similarities(a, [b])[0] or 0.0), canonical(a) != canonical(b))
         for path in paths
         for a, b in zip(path, path[1:], strict=False)
         if a is not None and b is not None
@@ -140,6 +148,11 @@ def interpolation_metrics(
     distinct = [len({canonical(mol) for mol in path if mol is not None}) for path in paths]
     return {
         "validity": float(np.mean([mol is not None for mol in found])),
-        "adjacent_similarity": float(np.mean([s for s in alike if s is not None])) if alike else 0.0,
+        "adjacent_similarity": _mean([alike for alike, _ in steps_taken]),
+        "step_similarity": _mean([alike for alike, moved in steps_taken if moved]),
         "distinct": float(np.mean(distinct)),
     }
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else 0.0

@@ -189,7 +189,7 @@ def interpolate(
     given = _given(molecules, None, "molecules")
     _check_integer("n", n, 2)
     codes = np.asarray(vae.encode(given), dtype=np.float64)
-    between = _turned if spherical else _straight
+    between = turned if spherical else straight
     steps = np.linspace(0.0, 1.0, n)
     grid = len(given) == 4 and not path
     if grid:
@@ -232,19 +232,21 @@ def _check_integer(name: str, value: object, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
 
 
-def _straight(a: Floats, b: Floats, steps: Floats) -> Floats:
+def straight(a: Floats, b: Floats, steps: Floats) -> Floats:
+    """Points of the straight line from a (at 0) to b (at 1), shape (n_steps, n_latent)."""
     return a + steps[:, None] * (b - a)
 
 
-def _turned(a: Floats, b: Floats, steps: Floats) -> Floats:
+def turned(a: Floats, b: Floats, steps: Floats) -> Floats:
+    """Points of the arc from a to b, of lengths between theirs, shape (n_steps, n_latent)."""
     lengths = np.linalg.norm(a), np.linalg.norm(b)
     if min(lengths) == 0.0:
-        return _straight(a, b, steps)
+        return straight(a, b, steps)
     cosine = np.clip(a @ b / (lengths[0] * lengths[1]), -1.0, 1.0)
     angle = np.arccos(cosine)
     # parallel codes have no plane to turn in, opposite ones too many
     if np.sin(angle) < 1e-6:
-        return _straight(a, b, steps)
+        return straight(a, b, steps)
     t = steps[:, None]
     unit = (np.sin((1 - t) * angle) * (a / lengths[0]) + np.sin(t * angle) * (b / lengths[1])) / np.sin(angle)
     return (lengths[0] + t * (lengths[1] - lengths[0])) * unit

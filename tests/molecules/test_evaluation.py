@@ -68,6 +68,20 @@ def test_paths_are_measured(vae):
     prints = [generator.GetFingerprint(Chem.MolFromSmiles(text)) for text in ("CCO", "CCN", "CCC")]
     between = [Chem.DataStructs.TanimotoSimilarity(a, b) for a, b in zip(prints, prints[1:], strict=False)]
     assert found["adjacent_similarity"] == pytest.approx((1 + between[0] + between[1] + 1) / 4)
+    # without the steps on which nothing changes
+    assert found["step_similarity"] == pytest.approx((between[0] + between[1]) / 2)
+
+
+def test_paths_may_turn(vae, monkeypatch):
+    # a quarter of a circle of radius 2 has its middle at 1.41, the straight line at 1
+    codes = {"CCO": np.array([0.0, 2.0]), "CCC": np.array([2.0, 0.0])}
+    monkeypatch.setattr(vae, "encode", lambda texts: np.array([codes[text] for text in texts]))
+    seen = []
+    decode = vae.decode_strings
+    monkeypatch.setattr(vae, "decode_strings", lambda z, **options: seen.append(z) or decode(z, **options))
+    for spherical in (False, True):
+        interpolation_metrics(vae, ["CCO", "CCC"], n_pairs=1, n_points=3, spherical=spherical)
+    np.testing.assert_allclose([z[1] for z in seen], [[1.0, 1.0], [2**0.5, 2**0.5]])
 
 
 @pytest.mark.parametrize(

@@ -86,18 +86,18 @@ def test_points_that_are_no_molecules_stay_empty():
 
 def test_spherical_path_keeps_the_length():
     a, b = np.array([3.0, 0.0]), np.array([0.0, 3.0])
-    points = exploration._turned(a, b, np.linspace(0, 1, 5))
+    points = exploration.turned(a, b, np.linspace(0, 1, 5))
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 3.0, rtol=1e-12)
     np.testing.assert_allclose(points[[0, -1]], [a, b], atol=1e-12)
     np.testing.assert_allclose(points[2], 3 / 2**0.5, rtol=1e-12)
     # a straight line would be shorter in the middle
-    assert np.linalg.norm(exploration._straight(a, b, np.array([0.5]))) < 2.2
+    assert np.linalg.norm(exploration.straight(a, b, np.array([0.5]))) < 2.2
     assert len(interpolate(Chains(), ["CCC", "COOO"], 5, spherical=True)) == 5
 
 
 @pytest.mark.parametrize(("a", "b"), [([1.0, 0.0], [2.0, 0.0]), ([1.0, 0.0], [-1.0, 0.0]), ([0.0, 0.0], [1.0, 0.0])])
 def test_where_there_is_no_plane_to_turn_in_the_path_is_straight(a, b):
-    points = exploration._turned(np.array(a), np.array(b), np.array([0.0, 0.25, 1.0]))
+    points = exploration.turned(np.array(a), np.array(b), np.array([0.0, 0.25, 1.0]))
     np.testing.assert_allclose(points[1], np.array(a) + 0.25 * (np.array(b) - np.array(a)))
 
 

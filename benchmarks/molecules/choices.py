@@ -1,0 +1,63 @@
+"""What the exploring functions do by default, against what else they could do, on molecules not trained on.
+
+    python benchmarks/molecules/choices.py ZINC_VALID [--model druglike] [--n 2000]
+
+Samples of the learned prior beside those of N(0, 1): molecules at the first try with and without the mask, and the
+Fréchet ChemNet distance of N of them from twice as many of ZINC_VALID (both have the same bias). Straight paths beside
+spherical ones: 60 pairs, 11 points; the similarity of neighbours, and of those neighbours that are not one and the same
+molecule. One thread. The distance needs the packages that `molml molecules metrics` reads its weights from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import molml
+from molml.molecules.chemnet import ChemNet, frechet_distance, gaussian_of
+from molml.molecules.data import canonical, read_molecules
+from molml.molecules.evaluation import interpolation_metrics
+from molml.molecules.generation import molecules
+from molml.molecules.moses import chemnet_file
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("valid", type=Path)
+    parser.add_argument("--model", default="druglike")
+    parser.add_argument("--n", type=int, default=2000)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    vae = molml.load(arguments.model)
+    valid = read_molecules(arguments.valid).smiles
+    for spherical in (False, True):
+        found = interpolation_metrics(vae, valid, spherical=spherical)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
+        print(f"{'spherical' if spherical else 'straight':<10} {shown}", flush=True)
+    network = ChemNet(chemnet_file())
+    chosen = np.random.default_rng(0).permutation(len(valid))[: 2 * arguments.n]
+    reference = gaussian_of(network.describe([valid[i] for i in chosen]))
+    normal = copy.copy(vae)
+    normal._modules = {**vae._modules, "prior": None}
+    for name, model in (("learned", vae), ("normal", normal)):
+        codes = model.sample_codes(arguments.n)
+        rates, smiles = {}, []
+        for mask in (True, False):
+            found = [mol for mol in molecules(model.decode_strings(codes, mask=mask)) if mol is not None]
+            rates[mask] = len(found) / len(codes)
+            smiles = smiles or [canonical(mol) for mol in found]
+        distance = frechet_distance(gaussian_of(network.describe(smiles)), reference)
+        print(
+            f"{name:<10} valid {rates[True]:.4f}  without mask {rates[False]:.4f}  different "
+            f"{len(set(smiles)) / len(smiles):.4f}  FCD {distance:.3f} of {len(smiles)}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
