@@ -30,6 +30,7 @@ from molml.energy.linear import (
     weighted_gram,
 )
 from molml.energy.loss import EnergyForceLoss, FeaturisedDataset
+from molml.energy.metrics import evaluate
 from molml.energy.model import (
     BehlerParrinello,
     Committee,
@@ -129,7 +130,8 @@ def fit(
         Decides which weights of the networks are best; without it a tenth of ``train`` is kept aside.
     model : {"network", "linear"}
     members : int
-        More than one gives a committee, each member without a different part of the training data.
+        More than one gives a committee, each member without a different part of the training data. Their standard
+        deviations are scaled to the errors of the validation structures, where there are such.
     minutes : float, optional
         Most wall-clock time for everything. Where it ends the training, runs differ in the last digits.
     epochs : int, optional
@@ -240,7 +242,26 @@ def fit(
         found = fit_guard(potential, *(data for data in (train, valid) if data is not None))
         for member in fitted:
             member.guard = found
+    if isinstance(potential, Committee) and valid is not None:
+        potential.std_scale = _std_scale(potential, valid)
     return potential
+
+
+def _std_scale(committee: Committee, valid: StructureDataset) -> tuple[float, float]:
+    """Factors that make the mean variances those of the errors: members that share most of their data agree too well.
+
+    1 where there are no labels, or no disagreement.
+    """
+    seen = evaluate(committee, valid, n_worst=0, progress=False)
+    scale = []
+    for error, deviation in (
+        (seen.energy - seen.energy_reference, seen.energy_std),
+        (seen.forces - seen.forces_reference, seen.forces_std),
+    ):
+        spread = 0.0 if deviation is None or not deviation.size else float(np.mean(deviation**2))
+        squares = float(np.mean(error**2)) if error.size else 0.0
+        scale.append(float(np.sqrt(squares / spread)) if spread > 0 and squares > 0 else 1.0)
+    return scale[0], scale[1]
 
 
 def _networks(

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from molml.energy.data import StructureDataset, Structures, n_structures, pair_vectors
 from molml.energy.extrapolation import TOLERANCE, excess_in_words
@@ -17,7 +18,7 @@ from molml.energy.extrapolation import TOLERANCE, excess_in_words
 if TYPE_CHECKING:
     from molml.energy.model import Potential
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "uncertainty_metrics"]
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +34,8 @@ class Evaluation(NamedTuple):
     metrics : dict[str, float | int]
         For every kind of label that exists: `energy_rmse`, `energy_mae`, `energy_max` (eV/atom), `forces_rmse`,
         `forces_mae`, `forces_max` (eV/Å, components), `stress_rmse`, `stress_mae`, `stress_max` (eV/Å³, components);
-        always `n_structures`, `n_atoms` and the numbers of labels `n_energy`, `n_forces` (atoms), `n_stress`.
+        always `n_structures`, `n_atoms` and the numbers of labels `n_energy`, `n_forces` (atoms), `n_stress`. Of a
+        committee also those of :func:`uncertainty_metrics` for energy and forces.
     elements : dict[str, dict[str, float | int]]
         `forces_rmse`, `forces_mae`, `forces_max` and `n_forces` (atoms) of every element (symbol).
     groups : dict[str, dict[str, float | int]]
@@ -248,6 +250,34 @@ def _errors(name: str, difference: Floats) -> dict[str, float | int]:
     }
 
 
+def uncertainty_metrics(name: str, errors: Floats, deviations: Floats) -> dict[str, float | int]:
+    """How far standard deviations tell of errors.
+
+    Parameters
+    ----------
+    name : str
+        Beginning of the names.
+    errors, deviations : ndarray, shape (n,) or (n, 3)
+        Of every energy, or of the force on every atom.
+
+    Returns
+    -------
+    dict
+        `NAME_within_1_std` and `NAME_within_2_std`, the shares of errors (of components) below one and two standard
+        deviations, 0.683 and 0.954 if they are those of a normal distribution; `NAME_spearman`, the rank correlation of
+        the sizes of errors and deviations (of vectors), where there are three and both vary.
+    """
+    if not errors.size:
+        return {}
+    found: dict[str, float | int] = {
+        f"{name}_within_{k}_std": float(np.mean(np.abs(errors) <= k * deviations)) for k in (1, 2)
+    }
+    sizes, expected = (np.linalg.norm(values.reshape(len(errors), -1), axis=1) for values in (errors, deviations))
+    if len(sizes) > 2 and np.ptp(sizes) > 0 and np.ptp(expected) > 0:
+        found[f"{name}_spearman"] = float(spearmanr(expected, sizes).statistic)
+    return found
+
+
 def _evaluation(joined: _Comparison, potential: Potential, dataset: StructureDataset, n_worst: int) -> Evaluation:
     has_energy, has_forces, has_stress = joined.has_energy, joined.has_forces, joined.has_stress
     energy, energy_reference = joined.energy[has_energy], joined.energy_reference[has_energy]
@@ -264,6 +294,10 @@ def _evaluation(joined: _Comparison, potential: Potential, dataset: StructureDat
         "n_forces": len(forces),
         "n_stress": len(stress),
     }
+    if len(joined.energy_std):
+        metrics |= uncertainty_metrics("energy", energy - energy_reference, joined.energy_std[has_energy])
+    if len(joined.forces_std):
+        metrics |= uncertainty_metrics("forces", forces - forces_reference, joined.forces_std[has_forces])
     elements: dict[str, dict[str, float | int]] = {}
     groups: dict[str, dict[str, float | int]] = {}
     names = np.array(dataset.groups)

@@ -418,11 +418,14 @@ class Committee(nn.Module):
         At least two, of one class, with the same symmetry functions.
     metadata : dict, optional
         Facts beyond those of the first member.
+    std_scale : (float, float)
+        Factors of the standard deviations of energy and forces, such as make them fit to errors on data that the
+        members have not seen.
 
     Raises
     ------
     ValueError
-        For fewer than two members, or members of different symmetry functions.
+        For fewer than two members, members of different symmetry functions or guards, or a factor that is not positive.
     TypeError
         For members of two classes.
 
@@ -431,8 +434,16 @@ class Committee(nn.Module):
     Schran, Brezina, Marsalek, J. Chem. Phys. 153, 104105 (2020).
     """
 
-    def __init__(self, members: Sequence[Member], metadata: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        metadata: dict[str, Any] | None = None,
+        std_scale: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
         super().__init__()
+        if not all(0.0 < factor < float("inf") for factor in std_scale):
+            raise ValueError(f"std_scale must be two positive factors, got {std_scale}")
+        self.std_scale = float(std_scale[0]), float(std_scale[1])
         if len(members) < 2:
             raise ValueError(f"a committee needs at least two members, got {len(members)}; use the potential itself")
         if len({type(member) for member in members}) > 1:
@@ -471,11 +482,18 @@ class Committee(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """JSON-able description that, with the tensors, rebuilds the committee."""
-        return {"kind": type(self._first).__name__, "n_members": len(self.members), "member": self._first.config}
+        scale = {"std_scale": list(self.std_scale)} if self.std_scale != (1.0, 1.0) else {}
+        kind = type(self._first).__name__
+        return {"kind": kind, "n_members": len(self.members), "member": self._first.config, **scale}
 
     def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
-        """Mean and standard deviation (n - 1 in the denominator) of the members' predictions for a batch."""
-        return _predict([cast(Member, m) for m in self.members], batch, forces, stress)
+        """Mean and standard deviation (n - 1 in the denominator, scaled) of the members' predictions for a batch."""
+        prediction = _predict([cast(Member, m) for m in self.members], batch, forces, stress)
+        of_energy, of_forces = self.std_scale
+        return prediction._replace(
+            energy_std=of_energy * cast(Tensor, prediction.energy_std),
+            forces_std=None if prediction.forces_std is None else of_forces * prediction.forces_std,
+        )
 
     def extrapolation(self, batch: Structures, prediction: Prediction | None = None) -> list[Extrapolation]:
         """Symmetry functions outside their range in training; see :meth:`LinearPotential.extrapolation`."""
@@ -508,7 +526,8 @@ class Committee(nn.Module):
             start = f"members.{i}."
             own = {key.removeprefix(start): t for key, t in container.tensors.items() if key.startswith(start)}
             members.append(kinds[name].from_container(Container(name, config, own, metadata)))
-        return cls(members).eval()
+        of_energy, of_forces = container.config.get("std_scale", (1.0, 1.0))
+        return cls(members, std_scale=(of_energy, of_forces)).eval()
 
     def __repr__(self) -> str:
         return f"Committee({len(self.members)} × {self._first!r})"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "plot_active_learning",
+    "plot_coverage",
     "plot_force_error_by_element",
     "plot_learning_curve",
     "plot_parity",
@@ -314,6 +315,44 @@ def plot_uncertainty(
         axes.legend(loc="upper left", framealpha=0.85, edgecolor="none")
     axes.set_xlabel(f"standard deviation of the {quantity} ({unit})")
     axes.set_ylabel(f"error of the {quantity} ({unit})")
+    return axes
+
+
+def plot_coverage(evaluation: Evaluation, *, ax: Axes | None = None) -> Axes:
+    """Share of errors within intervals of a committee, against the share that a normal distribution has there.
+
+    Below the diagonal the committee is too sure of itself.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        Of a committee.
+
+    Raises
+    ------
+    ValueError
+        If there are no standard deviations with labels beside them.
+    """
+    from scipy.stats import norm
+
+    axes = None
+    expected = np.linspace(0.01, 0.99, 99)
+    for quantity, colour in (("energy", TRAIN), ("forces", VALID)):
+        deviation: Floats | None = getattr(evaluation, f"{quantity}_std")
+        if deviation is None or not deviation.size:
+            continue
+        axes = axes or axes_or_new(ax, (4.6, 4.4))
+        error = np.abs(getattr(evaluation, quantity) - getattr(evaluation, f"{quantity}_reference"))
+        ratio = np.sort((error / np.maximum(deviation, np.finfo(float).tiny)).ravel())
+        within = np.searchsorted(ratio, norm.ppf(0.5 + 0.5 * expected), side="right") / len(ratio)
+        axes.plot(expected, within, color=colour, linewidth=1.6, label=QUANTITIES[quantity][0])
+    if axes is None:
+        raise ValueError("evaluation has no standard deviations; only a committee predicts them")
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.9, label="ideal")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axes.set_xlabel("share expected within the interval")
+    axes.set_ylabel("share of errors found there")
+    axes.legend(frameon=False)
     return axes
 
 

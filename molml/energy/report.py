@@ -14,6 +14,7 @@ from ase.data import chemical_symbols
 
 from molml.energy.metrics import Evaluation
 from molml.energy.plots import (
+    plot_coverage,
     plot_force_error_by_element,
     plot_learning_curve,
     plot_parity,
@@ -316,7 +317,17 @@ def _uncertainty(figures: Figures, name: str, evaluation: Evaluation) -> list[st
         and getattr(evaluation, f"{quantity}_std") is not None
         and f"{quantity}_rmse" in evaluation.metrics
     ]
-    return ["<h2>Uncertainty</h2>", f"<div class=grid>{''.join(drawn)}</div>"] if drawn else []
+    if not drawn:
+        return []
+    title = f"Share of errors within intervals of the committee, {SETS[name]} set"
+    drawn.append(figures.html("uncertainty_coverage", partial(plot_coverage, evaluation), title))
+    ranks = [
+        f"{kind} {evaluation.metrics[f'{kind}_spearman']:.2f}"
+        for kind in ("energy", "forces")
+        if f"{kind}_spearman" in evaluation.metrics
+    ]
+    text = f"<p class=sub>Rank correlation of error and standard deviation: {', '.join(ranks)}.</p>" if ranks else ""
+    return ["<h2>Uncertainty</h2>", f"{text}<div class=grid>{''.join(drawn)}</div>"]
 
 
 def _worst(figures: Figures, evaluations: Mapping[str, Evaluation]) -> list[str]:

@@ -11,7 +11,16 @@ import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from molml.energy import BehlerParrinello, Committee, EnergyForceLoss, LinearPotential, StructureDataset, fit
+import molml
+from molml.energy import (
+    BehlerParrinello,
+    Committee,
+    EnergyForceLoss,
+    LinearPotential,
+    StructureDataset,
+    evaluate,
+    fit,
+)
 from molml.energy.data import collate
 from molml.energy.features import G2, SymmetryFunctions, ThreeBody
 from molml.energy.loss import FeaturisedDataset
@@ -351,3 +360,22 @@ def test_derivatives_must_be_one_of_three(data: StructureDataset) -> None:
 def test_memory_must_not_be_negative(data: StructureDataset) -> None:
     with pytest.raises(ValueError, match="memory must be zero or more GB, got -1"):
         fit(data, memory=-1.0, **SMALL)
+
+
+def test_a_committees_deviations_are_those_of_the_errors_on_validation_structures(data, tmp_path) -> None:
+    train, valid = data.split(0.3, 0)
+    committee = fit(train, valid, model="linear", members=3, **SMALL)
+    assert isinstance(committee, Committee)
+    for scale, name in zip(committee.std_scale, ("energy", "forces"), strict=True):
+        seen = evaluate(committee, valid)
+        error, deviation = getattr(seen, name) - getattr(seen, f"{name}_reference"), getattr(seen, f"{name}_std")
+        assert np.mean(deviation**2) == pytest.approx(np.mean(error**2), rel=1e-9)
+        assert scale != 1.0
+    committee.save(tmp_path / "model.molml")
+    again = molml.load(tmp_path / "model.molml")
+    assert again.std_scale == committee.std_scale
+    assert torch.equal(again.predict(valid[0]).forces_std, committee.predict(valid[0]).forces_std)
+    # without validation structures there is nothing to scale by
+    assert fit(train, model="linear", members=3, **SMALL).std_scale == (1.0, 1.0)
+    with pytest.raises(ValueError, match="std_scale must be two positive factors"):
+        Committee(list(again.members), std_scale=(0.0, 1.0))

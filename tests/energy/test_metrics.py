@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from molml.energy.calculator import Calculator
 from molml.energy.data import StructureDataset
-from molml.energy.metrics import evaluate
+from molml.energy.metrics import evaluate, uncertainty_metrics
 
 
 def labelled(
@@ -270,3 +270,17 @@ def test_a_broken_prediction_names_the_structure(potential, monkeypatch, field):
 def test_no_structures_are_refused(potential):
     with pytest.raises(ValueError, match="at least one structure"):
         evaluate(potential, [])
+
+
+def test_uncertainties_that_tell_of_errors_and_such_that_do_not():
+    rng = np.random.default_rng(0)
+    deviations = np.exp(rng.normal(size=(20_000, 1))) * np.ones((1, 3))
+    found = uncertainty_metrics("forces", deviations * rng.normal(size=(20_000, 3)), deviations)
+    assert found["forces_within_1_std"] == pytest.approx(0.683, abs=0.01)
+    assert found["forces_within_2_std"] == pytest.approx(0.954, abs=0.01)
+    assert found["forces_spearman"] > 0.7
+    blind = uncertainty_metrics("forces", rng.normal(size=(20_000, 3)), deviations)
+    assert abs(blind["forces_spearman"]) < 0.03
+    # ranks need something to rank
+    assert "energy_spearman" not in uncertainty_metrics("energy", np.ones(5), np.arange(5.0))
+    assert uncertainty_metrics("energy", np.zeros(0), np.zeros(0)) == {}

@@ -10,6 +10,7 @@ from molml.energy.metrics import Evaluation
 from molml.energy.plots import (
     MOST_POINTS,
     plot_active_learning,
+    plot_coverage,
     plot_force_error_by_element,
     plot_learning_curve,
     plot_parity,
@@ -193,6 +194,7 @@ def test_three_digits(value, text):
         (lambda: plot_learning_curve(HISTORY, "charge"), "term must be one of objective, forces_rmse"),
         (lambda: plot_force_error_by_element(evaluation(labels=False)), "must hold force labels"),
         (lambda: plot_worst_structures(evaluation()._replace(worst=[])), "must hold worst structures"),
+        (lambda: plot_coverage(evaluation(std=False)), "no standard deviations"),
         (lambda: plot_active_learning([]), "rounds must hold at least one round"),
         (lambda: plot_uncertainty(evaluation(), "stress"), "quantity must be"),
         (lambda: plot_uncertainty(evaluation(std=False)), "only a committee"),
@@ -212,3 +214,11 @@ def test_active_learning_shows_what_there_is():
     assert lines["test structures"] == [[10, 200], [20, 100]]
     assert lines["new structures, before they are learnt"] == [[10, 400]]
     assert len(plot_active_learning(rounds[1:]).get_lines()) == 1
+
+
+def test_coverage_of_normal_errors_is_the_diagonal():
+    one = evaluation(20_000)
+    for deviation, expected in ((0.01, lambda x, y: np.abs(y - x).max() < 0.01), (0.005, lambda x, y: (y < x).all())):
+        axes = plot_coverage(one._replace(forces_std=np.full((20_000, 3), deviation)))
+        x, y = {line.get_label(): line.get_xydata().T for line in axes.get_lines()}["force components"]
+        assert expected(x, y)

@@ -97,7 +97,7 @@ def test_the_report_is_html_with_everything_in_it(report):
     for heading in ("Errors", "Predicted against reference", "Learning curve", "Force error by element",
                     "Errors by group", "Uncertainty", "Worst structures", "The model", "How to use it"):  # fmt: skip
         assert heading in page.text
-    for text in ("structures[0]", "Ar3Kr", "nearest²", "8 Å", ".calculator()", "test.xyz"):
+    for text in ("structures[0]", "Ar3Kr", "nearest²", "8 Å", ".calculator()", "test.xyz", "Rank correlation of error"):
         assert text in page.text
 
 
@@ -106,7 +106,7 @@ def test_figures_stand_beside_the_report_and_in_it(report):
     assert files == {
         *(f"parity_{q}_{name}" for q in ("energy", "forces", "stress") for name in ("train", "test")),
         *("learning_curve_forces", "force_error_by_element", "uncertainty_energy", "uncertainty_forces"),
-        *("worst_train", "worst_test"),
+        *("uncertainty_coverage", "worst_train", "worst_test"),
     }
     images = [value for key, value in Page(report[0].read_text()).attributes if key == "src"]
     assert len(images) == len(files)
