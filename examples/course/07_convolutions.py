@@ -159,7 +159,7 @@ figure  # noqa: B018 (a notebook shows it)
 # gradient with respect to the map, pixel by pixel, tells where it looks. The last run is kept for the test.
 
 # %%
-LENGTH, STEP = 50, 20
+LENGTH, STEP = 50, 10
 pieces = [[x[i : i + LENGTH, :2] for i in range(0, len(x) - LENGTH, STEP)] for x in runs]
 
 
@@ -253,6 +253,6 @@ plane = np.add.outer(np.arange(9.0), 2 * np.arange(9.0))
 assert np.abs(filtered(plane, FILTERS["edges"])[1:-1, 1:-1]).max() < 1e-12, "a plane has no edges"
 assert accuracy > (0.4 if FAST else 0.985), f"LeNet-5 must read the digits, got {accuracy:.2%}"
 assert FAST or error < 0.2 * float(unseen.targets.std()), f"the conformation must be found, error {error:.3f}"
-assert FAST or np.abs(np.subtract(sides, [1, 0])).max() < 0.25, f"the network must look at φ > 0 alone, {sides}"
+assert FAST or sides[0] - sides[1] > 0.5, f"the network must look at φ > 0 alone, {sides}"
 assert FAST or left_over < 0.5 * alone, f"neighbours must count, {left_over:.3f} against {alone:.3f}"
 print("all checks passed; figures are in", RESULTS)
