@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/molml demo --output results
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 ci:
 	.ci/run
