@@ -166,7 +166,10 @@ def fast_precision() -> torch.dtype:
 
 
 def autocast(device: str, precision: torch.dtype) -> torch.autocast:
-    """Context in which torch computes in this precision where it can."""
+    """Context in which torch computes in this precision where it can; ValueError where it has none such."""
+    # without AVX-512 oneDNN has no recurrent network of that type
+    if precision == torch.bfloat16 and device == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise ValueError("precision must be torch.float32 on this processor, which cannot compute in torch.bfloat16")
     return torch.autocast(device, torch.bfloat16, enabled=precision == torch.bfloat16)
 
 

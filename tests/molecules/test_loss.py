@@ -118,6 +118,7 @@ def test_unknown_properties_do_not_count():
 
 
 @pytest.mark.parametrize("encoder", ["graph", "convolutional", "recurrent"])
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16")
 def test_bfloat16_agrees_with_float32(encoder):
     model = MoleculeVAE(TOKENIZER, encoder=encoder, n_latent=5, hidden=32, seed=1).eval()
     figures = {}
@@ -135,6 +136,14 @@ def test_bfloat16_agrees_with_float32(encoder):
     assert torch.cosine_similarity(rounded[2], exact[2], dim=0) > 0.999
     # control: it did compute in another precision
     assert not torch.equal(rounded[2], exact[2])
+
+
+def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    model = small()
+    with pytest.raises(ValueError, match="precision must be torch.float32 on this processor"):
+        ELBO(precision=torch.bfloat16)(model, batch(model))
+    ELBO(precision=torch.float32)(model, batch(model))
 
 
 @pytest.mark.parametrize(("vector", "tile", "expected"), [(1, 0, "bfloat16"), (0, 1, "bfloat16"), (0, 0, "float32")])
