@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from molml.energy.data import StructureDataset, Structures, n_structures, pair_vectors
 from molml.energy.extrapolation import TOLERANCE, excess_in_words
@@ -267,6 +266,9 @@ def uncertainty_metrics(name: str, errors: Floats, deviations: Floats) -> dict[s
         deviations, 0.683 and 0.954 if they are those of a normal distribution; `NAME_spearman`, the rank correlation of
         the sizes of errors and deviations (of vectors), where there are three and both vary.
     """
+    # not above: it adds filters of warnings to those of whoever imports it
+    from scipy.stats import spearmanr
+
     if not errors.size:
         return {}
     found: dict[str, float | int] = {
