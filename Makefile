@@ -29,7 +29,7 @@ demo: $(READY)
 	$(BIN)/molml demo --output results
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 ci:
 	.ci/run
