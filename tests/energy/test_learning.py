@@ -98,11 +98,20 @@ def test_what_it_labels_is_what_its_committee_is_unsure_of(whole):
     assert {atoms.info["temperature"] for atoms in taken} <= {500.0, 2000.0}
 
 
-def test_errors_fall_and_are_written(whole):
+def test_labels_make_it_better(tmp_path):
+    """On the mean over four runs: where so few structures are learned, chance can make a single one worse."""
+    test = StructureDataset([hot(seed) for seed in range(20)])
+    options = {**QUICK, "labels": 12}
+    runs = [learn(start(), EMT(), tmp_path / str(seed), rounds=2, test=test, seed=seed, **options) for seed in range(4)]
+    errors = np.array([[row["test_forces_rmse"] for row in run.rounds] for run in runs])
+    assert errors[:, -1].mean() < 0.9 * errors[:, 0].mean()
+
+
+def test_errors_are_written(whole):
     folder, result, rows = whole
     assert rows == result.rounds
     assert [row["round"] for row in rows] == [1, 2, 3]
-    assert rows[-1]["test_forces_rmse"] < rows[0]["test_forces_rmse"]
+    assert all(0 < row["test_forces_rmse"] < 1 for row in rows)
     assert [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] == rows
     summary = json.loads((folder / "metrics.json").read_text())
     assert summary["reason"] == result.reason == "2 rounds are done"
