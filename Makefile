@@ -23,6 +23,9 @@ CPU_TORCH := $(PIP) 'torch==2.13.0+cpu' 2>/dev/null || $(PIP) 'torch==2.13.0' 2>
 GPU_TORCH := $(PIP) 'torch>=2.10'
 HAS_TORCH := $(BIN)/python -c 'import sys, torch; sys.exit(torch.__version__ < torch.torch_version.TorchVersion("2.10"))'
 
+# what is imported is compiled once and kept: every process that starts would else spend seconds on it
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test ci lint long lessons clean
 
 demo: $(READY)

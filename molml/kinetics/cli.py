@@ -226,6 +226,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     given = _read(arguments)
     reference = _read_reference(arguments, given)
     lag, timestep = _lag(arguments.lag, given)
+    n_jobs = arguments.threads or os.cpu_count() or 1
     with run_directory(arguments.output, overwrite=arguments.overwrite, files=FILES) as folder:
         _announce(given, lag, timestep)
         comparison = compare(
@@ -240,7 +241,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
             n_states=arguments.states,
             max_epochs=arguments.epochs,
             seed=arguments.seed,
-            n_jobs=arguments.threads or os.cpu_count() or 1,
+            n_jobs=n_jobs,
             directory=folder,
             metadata=_metadata(given),
         )
@@ -248,7 +249,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
             "trajectories": f"{', '.join(given.files[:6])}{' …' if len(given.files) > 6 else ''}",
             "features": " ".join(arguments.features) + f" ({comparison.n_features} columns)",
         }
-        write_report(folder, comparison, sources=sources)
+        write_report(folder, comparison, sources=sources, n_jobs=n_jobs)
         print(f"\n{comparison!r}")
         print(f"\nwritten to {folder}: metrics.json, report.html (open it in a browser), a model file per method")
         best = max(comparison.methods.values(), key=lambda coordinate: coordinate.metrics["vamp2"])

@@ -9,13 +9,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
@@ -36,6 +35,7 @@ from molml.kinetics.markov import MarkovStateModel
 from molml.kinetics.metastable import pcca
 from molml.kinetics.metrics import canonical_correlations, vamp_score
 from molml.kinetics.vampnets import ReversibleVAMPNet, VAMPNet
+from molml.training.threads import in_processes
 
 __all__ = ["METHODS", "Comparison", "Coordinate", "Reference", "compare"]
 
@@ -290,9 +290,10 @@ def compare(
         # a method's blocks and, last, all frames; in this order, so that its file is written as soon as it can be
         tasks = [(name, fold) for name in names for fold in [*range(n_folds), None]]
         shown = progress if progress is not None else sys.stderr.isatty()
+        done = in_processes(n_jobs, task.run, [(*names[name], fold) for name, fold in tasks])
         with tqdm(total=len(tasks), desc="comparing", unit="fit", disable=not shown) as bar:
             judged: list[dict[str, Any]] = []
-            for (name, fold), result in zip(tasks, _done(task, names, tasks, n_jobs), strict=True):
+            for (name, fold), result in zip(tasks, done, strict=True):
                 bar.update()
                 bar.set_postfix_str(name)
                 if fold is not None:
@@ -304,18 +305,6 @@ def compare(
                     described = {**(metadata or {}), "timestep": timestep, "metrics": results[name].metrics}
                     results[name].estimator.save(Path(directory) / f"{name}.molml", described)
         return Comparison(results, named, lagtime, timestep, lengths, data[0].shape[1], n_folds, seed)
-
-
-def _done(
-    task: _Task, names: Mapping[str, tuple[str, int]], tasks: Sequence[tuple[str, int | None]], n_jobs: int
-) -> Iterator[Any]:
-    """Results of the tasks in their order, as soon as they are there."""
-    if n_jobs == 1:
-        for name, fold in tasks:
-            yield task.run(*names[name], fold)
-        return
-    with parallel_config("loky", n_jobs=n_jobs, inner_max_num_threads=1):
-        yield from Parallel(return_as="generator")(delayed(task.run)(*names[name], fold) for name, fold in tasks)
 
 
 def _checked_settings(

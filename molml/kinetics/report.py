@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from molml.io import write_atomic
 from molml.kinetics.discretisation import Markov, timescale_metrics
@@ -27,6 +29,7 @@ from molml.kinetics.plots import (
 )
 from molml.kinetics.validation import chapman_kolmogorov
 from molml.pages import Figures, cards, page, table
+from molml.training.threads import in_processes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +49,12 @@ the same set a lag time later. Seconds: processor time of the fit to all frames.
 
 
 def write_report(
-    directory: str | os.PathLike[str], comparison: Comparison, *, sources: Mapping[str, str] | None = None
+    directory: str | os.PathLike[str],
+    comparison: Comparison,
+    *,
+    sources: Mapping[str, str] | None = None,
+    n_jobs: int = 1,
+    progress: bool | None = None,
 ) -> Path:
     """Write metrics.json, the figures as PNG files and report.html into a folder.
 
@@ -57,6 +65,10 @@ def write_report(
         From `molml.kinetics.compare`.
     sources : dict of title to str, optional
         What the data are, to be shown: trajectories, features.
+    n_jobs : int
+        Processes to draw in, each on one core.
+    progress : bool, optional
+        Show a progress bar; if not given, only if stderr is a terminal.
 
     Returns
     -------
@@ -79,8 +91,11 @@ def write_report(
         f"<p class=sub>{html.escape(' '.join(LEGEND.split()))}</p>",
         f"<div class=grid>{_summary(figures, comparison)}</div>",
     ]
-    for name, coordinate in comparison.methods.items():
-        body += [f"<h2>{html.escape(name)}</h2>", f"<div class=grid>{_figures(figures, comparison, coordinate)}</div>"]
+    shown = progress if progress is not None else sys.stderr.isatty()
+    drawn = in_processes(n_jobs, _figures, [(figures, comparison, each) for each in comparison.methods.values()])
+    drawn = tqdm(drawn, total=len(comparison.methods), desc="drawing", unit="method", disable=not shown)
+    for name, elements in zip(comparison.methods, drawn, strict=True):
+        body += [f"<h2>{html.escape(name)}</h2>", f"<div class=grid>{elements}</div>"]
     body += ["<h2>How to use a coordinate</h2>", _usage(next(iter(comparison.methods)))]
     path = folder / "report.html"
     write_atomic(path, page(title, body))

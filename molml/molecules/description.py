@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from joblib import Parallel, delayed, parallel_config
 from rdkit import Chem, rdBase
 from rdkit.Chem import QED, rdMolDescriptors, rdmolops
 from rdkit.Chem.Scaffolds.MurckoScaffold import GetScaffoldForMol
@@ -19,6 +18,7 @@ from rdkit.Contrib.SA_Score import sascorer
 from molml.molecules.chemnet import N_FEATURES, ChemNet
 from molml.molecules.filters import Bonds, Screen, passes_filters
 from molml.molecules.similarity import morgan_fingerprints
+from molml.training.threads import in_processes
 
 __all__ = ["Description", "describe", "joined"]
 
@@ -82,10 +82,8 @@ def describe(
     """
     size = max(1, min(CHUNK, math.ceil(len(smiles) / threads)))
     chunks = [smiles[start : start + size] for start in range(0, len(smiles), size)]
-    if threads == 1 or len(chunks) == 1:
-        return (_describe(chunk, chemnet, pains) for chunk in chunks)
-    with parallel_config("loky", n_jobs=threads, inner_max_num_threads=1):
-        return Parallel(return_as="generator")(delayed(_describe)(chunk, chemnet, pains) for chunk in chunks)
+    calls = ((chunk, chemnet, pains) for chunk in chunks)
+    return in_processes(1 if len(chunks) == 1 else threads, _describe, calls)
 
 
 def joined(parts: Sequence[Description]) -> Description:
