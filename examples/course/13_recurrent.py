@@ -217,15 +217,16 @@ for name, values in curves.items():
 
 # %% [markdown]
 # ## Alanine dipeptide
-# Three states, told apart by two torsions: φ > 0, and two parts of φ < 0. The network learns from single frames and
-# should dream of a molecule whose timescales are those of the trajectories, at every lag.
+# Three states, told apart by two torsions: φ > 0, and two parts of φ < 0, whose borders, ψ = 74° and -125°, are crossed
+# seldom. The network learns from single frames and should dream of a molecule whose timescales are those of the
+# trajectories, at every lag.
 
 # %%
 alanine = molml.datasets.path("alanine-dipeptide")
 topology = mdtraj.load(alanine / "topology.pdb").topology
 files = TrajectoryFiles(alanine / "*.xtc", Torsions(topology), topology=topology, stride=10 if FAST else 1)
 frames = [np.arctan2(x[:, 1:4:2], x[:, 0:4:2]) for x in files.load()]
-conformations = [np.where(x[:, 0] > 0, 2, np.where(np.abs(x[:, 1] - 2.2) < 1.7, 0, 1)) for x in frames]
+conformations = [np.where(x[:, 0] > 0, 2, np.where(np.cos(x[:, 1] - 2.7) > np.cos(1.4), 0, 1)) for x in frames]
 peptide = recurrent(conformations, 3, epochs=2 if FAST else 40)
 dreamt = dreamed(peptide, 100, length)
 its = implied_timescales(conformations, lags, n_timescales=2, seed=0)
@@ -258,28 +259,32 @@ for column in range(2):
     axes[0, 1].plot(reader.predict(read)[:, column], "o-", ms=3, color=f"C{column}", label=names[column])
 axes[0, 1].set(xticks=range(len(texts)), xticklabels=texts, title="read from the state, and the truth (black)")
 axes[0, 1].tick_params(axis="x", labelsize=7)
-axes[0, 1].legend()
+axes[0, 1].set(xlabel="token", ylabel="number", ylim=(-0.6, 1.9))
+axes[0, 1].legend(ncols=2, fontsize="small", loc="upper center")
 axes[0, 2].plot([0, 1], [0, 1], "k:", lw=1)
 axes[0, 2].plot(matrix.ravel(), counted.ravel(), "s", mfc="none", label="counted")
 axes[0, 2].plot(matrix.ravel(), learned.ravel(), "o", ms=4, label="network")
 axes[0, 2].set(xlabel="exact probability of a jump", ylabel="learned", title="four states")
 axes[0, 2].legend()
 left = later_pair[:, :-1] == 0
-exact = answers["exact"][:, 1:, 1][left]
+known_jump = answers["exact"][:, 1:, 1][left]
 for name, color in (("Markov model", "C1"), ("network", "C0")):
-    axes[1, 0].plot(exact, answers[name][:, 1:, 1][left], ".", ms=2, color=color, label=name)
+    axes[1, 0].plot(known_jump, answers[name][:, 1:, 1][left], ".", ms=2, color=color, label=name)
 axes[1, 0].axline((0, 0), slope=1, color="k", ls=":", lw=1)
 axes[1, 0].set(xlabel="exact probability, given the past", ylabel="predicted", title="a jump from left to right")
-axes[1, 0].set(xlim=(0, 0.06), ylim=(0, 0.08))
-axes[1, 0].legend(markerscale=5)
+axes[1, 0].set(xlim=(0.015, 0.055), ylim=(0.015, 0.08))
+axes[1, 0].legend(markerscale=5, loc="upper left")
 plot_timescales(lags, np.stack([curves["data"], curves["network"]], 1), ax=axes[1, 1], unit="frames")
-axes[1, 1].plot(lags, curves["exact"], "k--", label="exact")
-axes[1, 1].axhline(short.timescales(1)[0], color="k", ls=":")
-axes[1, 1].set(yscale="linear", ylim=(0, 40))
-axes[1, 1].set(title="left and right: data, network, exact (dashed)\nand the Markov model at lag 1 (dotted)")
+exact = axes[1, 1].plot(lags, curves["exact"], "k--")[0]
+at_one = axes[1, 1].axhline(short.timescales(1)[0], color="k", ls=":")
+axes[1, 1].legend([*axes[1, 1].lines[:2], exact, at_one], [*curves, "Markov model at lag 1"], fontsize="small")
+axes[1, 1].set(yscale="linear", ylim=(0, 45), title="left and right")
 plot_timescales(lags, its.timescales, low=its.low, high=its.high, ax=axes[1, 2], unit="frames")
-axes[1, 2].plot(lags, of_dreams, "k--")
-axes[1, 2].set(title="alanine dipeptide; the network's dreams (dashed)")
+dreamt_of = axes[1, 2].plot(lags, of_dreams, "k--")
+axes[1, 2].legend(
+    [*axes[1, 2].lines[:2], dreamt_of[0]], ["trajectories, slowest", "trajectories, next", "network"], fontsize="small"
+)
+axes[1, 2].set(ylim=(0.9, 500), title="alanine dipeptide")
 figure.savefig(RESULTS / "recurrent.png", dpi=120)
 figure  # noqa: B018 (a notebook shows it)
 
@@ -295,12 +300,21 @@ wrong = np.abs(curves["network"] / curves["exact"] - 1).max()
 print(f"jumps of the four states are known to {off:.3f}, whatever the past to {spread:.3f}; of the gap of the Markov")
 print(f"model to the exact answer the network leaves {gap['network'] / gap['Markov model']:.0%}")
 assert gap["network"] > -0.1 * gap["Markov model"], f"nothing but chance can beat the exact answer, {costs}"
+assert len(valid[True]) > 0.98 * n_drawn, f"the mask must forbid what is no molecule, {len(valid[True])} are left"
+assert FAST or len(valid[False]) > 0.4 * n_drawn, f"half of the grammar must be learned, {len(valid[False])} are right"
 assert FAST or len(new) > 0.85 * n_drawn, f"most of the molecules must be new, got {len(new)}"
 assert FAST or (probes["trained network"] > probes["untrained network"]).all(), "training must improve the memory"
+assert FAST or (probes["trained network"] > 0.75).all(), f"the state must hold what is open, {probes}"
+assert FAST or (probes["last token"] < 0.5).all(), f"the last token is the control: it knows little, {probes}"
 assert FAST or off < 0.02, f"the network must find the probabilities of a Markov chain, {off:.3f} off"
+assert FAST or spread < 0.02, f"a Markov chain has no past to be remembered, {spread:.3f}"
 assert FAST or gap["network"] < 0.4 * gap["Markov model"], f"the network must use the past, {gap}"
 assert FAST or wrong < 0.2, f"timescales must be right at every lag, {wrong:.0%} off"
 low, high = its.low[-1, 0], its.high[-1, 0]
 found = of_dreams[-1, 0]
 assert FAST or low < found < high, f"slowest timescale {found:.0f} must be in {low:.0f} to {high:.0f}"
+quick = of_dreams[lags.index(10), 1] / its.timescales[lags.index(10), 1]
+assert FAST or abs(quick - 1) < 0.2, f"the next timescale must be right, got {quick:.2f} times that of the trajectories"
+apart = np.abs(np.subtract(*parts.values())).max()
+assert FAST or apart < 0.05, f"the states must be as probable as in the trajectories, {parts}"
 print("all checks passed; figures are in", RESULTS)
