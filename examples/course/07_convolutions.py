@@ -169,6 +169,21 @@ def maps_and_fractions(pieces):
     return ArrayDataset(torch.tensor(maps[:, None]).float(), torch.tensor(fractions[:, None]).float())
 
 
+def fitted(model, loss, data, *, learning_rate, batch_size, epochs):
+    """Trainer that has trained a model."""
+    trainer = Trainer(
+        model,
+        loss,
+        torch.optim.Adam(model.parameters(), lr=learning_rate),
+        batch_size=batch_size,
+        max_epochs=3 if FAST else epochs,
+        lr_schedule=cosine(),
+        progress=False,
+    )
+    trainer.fit(data)
+    return trainer
+
+
 learn, unseen = maps_and_fractions(sum(pieces[:-1], [])), maps_and_fractions(pieces[-1])
 torch.manual_seed(0)
 cartographer = nn.Sequential(
@@ -176,16 +191,14 @@ cartographer = nn.Sequential(
     *(nn.Conv2d(8, 16, 3, padding=1, padding_mode="circular"), nn.ReLU(), nn.AvgPool2d(2)),
     *(nn.Flatten(), nn.Linear(16 * (BINS // 4) ** 2, 1)),
 )
-judge = Trainer(
+judge = fitted(
     cartographer,
     lambda model, batch: {"fraction_mse": squared_error(model(batch[0]), batch[1])},
-    torch.optim.Adam(cartographer.parameters(), lr=3e-3),
+    learn,
+    learning_rate=3e-3,
     batch_size=32,
-    max_epochs=3 if FAST else 15,
-    lr_schedule=cosine(),
-    progress=False,
+    epochs=15,
 )
-judge.fit(learn)
 error = judge.evaluate(unseen)["fraction_rmse"]
 print(f"fraction with φ > 0: {error:.3f} off in the unseen run, whose own spread is {unseen.targets.std():.3f}")
 pixels = unseen.inputs.clone().requires_grad_(True)
@@ -207,16 +220,14 @@ tokenizer = Tokenizer.from_strings(table)
 strings = MoleculeDataset(table, tokenizer, graphs=False, properties=(log_p - log_p.mean())[:, None] / log_p.std())
 read, unread = train_test_split(strings, 0.25, seed=0)
 encoder = ConvolutionalEncoder(len(tokenizer), 1, seed=0)
-reader = Trainer(
+reader = fitted(
     encoder,
     lambda model, batch: {"log_p_mse": squared_error(model(batch)[0], batch.properties)},
-    torch.optim.Adam(encoder.parameters(), lr=2e-3),
+    read,
+    learning_rate=2e-3,
     batch_size=64,
-    max_epochs=3 if FAST else 12,
-    lr_schedule=cosine(),
-    progress=False,
+    epochs=12,
 )
-reader.fit(read)
 left_over = reader.evaluate(unread)["log_p_mse"]
 bags = [data.collate(list(range(len(data)))) for data in (read, unread)]
 bags = [(functional.one_hot(bag.tokens, len(tokenizer)).sum(1).numpy(), bag.properties[:, 0].numpy()) for bag in bags]
