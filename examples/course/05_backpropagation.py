@@ -109,9 +109,10 @@ axes[0].set(xlabel="batch size", ylabel="variance of the gradient")
 axes[0].legend()
 for rate, history in histories.items():
     axes[1].plot([row["epoch"] for row in history], [row["train_value_mse"] for row in history], label=f"rate {rate:g}")
-axes[1].set(xlabel="epoch", ylabel="training error", yscale="log")
-axes[1].legend()
+axes[1].set(xlabel="epoch", ylabel="mean squared training error", yscale="log", ylim=(None, 0.4))
+axes[1].legend(ncols=3, fontsize="small", loc="upper center")
 plot_history(histories[0.1], name="value_rmse", ax=axes[2])
+axes[2].set(ylabel="root mean square error", title="rate 0.1")
 figure.savefig(RESULTS / "gradients.png", dpi=150)
 figure  # noqa: B018 (a notebook shows it)
 
