@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from ase.data import chemical_symbols
 from ase.outputs import Properties, all_outputs
 from numpy.typing import NDArray
 
+from molml.energy.cutoffs import jit
 from molml.energy.data import Structures
 from molml.energy.extrapolation import ExtrapolationWatch
 from molml.energy.neighbors import neighbor_shifts
@@ -88,14 +90,7 @@ class VerletList:
         elif not np.array_equal(cell, search.offset_cell):
             search = search._replace(offset_cell=cell.copy(), offset=search.shift @ cell)
         self._search = search
-        first, second, offset = search.first, search.second, search.offset
-        vectors = positions.take(second, axis=0)
-        vectors -= positions.take(first, axis=0)
-        vectors += offset
-        kept = np.flatnonzero(np.einsum("pi,pi->p", vectors, vectors) <= self.cutoff**2)
-        if len(kept) == len(first):
-            return first, second, offset
-        return first.take(kept), second.take(kept), offset.take(kept, axis=0)
+        return _within(self.cutoff, positions, search.first, search.second, search.offset)
 
     def _is_stale(self, search: _Search, positions: Floats, cell: Floats, pbc: Booleans) -> bool:
         if positions.shape != search.positions.shape or not np.array_equal(pbc, search.pbc):
@@ -110,8 +105,7 @@ class VerletList:
             deform = np.linalg.solve(search.cell, cell)
             stretch = 1.0 / float(np.linalg.svd(deform, compute_uv=False)[-1])
             expected = expected @ deform
-        moved = positions - expected
-        largest = float(np.sqrt(np.einsum("ai,ai->a", moved, moved).max()))
+        largest = _largest_move(positions, expected)
         return (self.cutoff + 2.0 * largest) * stretch > self.cutoff + self.skin
 
 
@@ -126,6 +120,35 @@ class _Search(NamedTuple):
     shift: NDArray[np.int32]
     offset: Floats
     offset_cell: Floats
+
+
+@jit
+def _within(
+    cutoff: float, positions: Floats, first: Integers, second: Integers, offset: Floats
+) -> tuple[Integers, Integers, Floats]:
+    """The pairs that are no further apart than the cutoff."""
+    own, other, shift, n = np.empty_like(first), np.empty_like(second), np.empty_like(offset), 0
+    for p in range(len(first)):
+        i, j, square = first[p], second[p], 0.0
+        for a in range(3):
+            square += (positions[j, a] - positions[i, a] + offset[p, a]) ** 2
+        if square <= cutoff**2:
+            own[n], other[n] = i, j
+            for a in range(3):
+                shift[n, a] = offset[p, a]
+            n += 1
+    return own[:n], other[:n], shift[:n]
+
+
+@jit
+def _largest_move(positions: Floats, before: Floats) -> float:
+    largest = 0.0
+    for i in range(len(positions)):
+        square = 0.0
+        for a in range(3):
+            square += (positions[i, a] - before[i, a]) ** 2
+        largest = max(largest, square)
+    return math.sqrt(largest)
 
 
 def check_elements(numbers: Integers, elements: Sequence[int]) -> None:
@@ -326,7 +349,7 @@ class Calculator(AseCalculator):
             first=torch.from_numpy(first),
             second=torch.from_numpy(second),
             offset=torch.from_numpy(offset),
-            volume=torch.tensor([volume], dtype=torch.float64),
+            volume=torch.from_numpy(np.array([volume])),
         )
 
     def _new_blank(self, numbers: Integers) -> Structures:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from ase.data import chemical_symbols
 
+from molml.energy.cutoffs import jit
+
 if TYPE_CHECKING:
     from molml.energy.data import Structures
     from molml.energy.model import Extrapolation, Potential, Prediction
@@ -61,8 +63,8 @@ class ExtrapolationWatch:
         self.action = action
         self._symbols = [chemical_symbols[number] for number in potential.elements]
         ranges = [potential.feature_ranges[symbol] for symbol in self._symbols]
-        self._low = [bounds[:, 0] for bounds in ranges]
-        self._high = [bounds[:, 1] for bounds in ranges]
+        self._low = [bounds[:, 0].copy() for bounds in ranges]
+        self._high = [bounds[:, 1].copy() for bounds in ranges]
         # a function that was constant in training has a width of rounding errors
         floor = [np.maximum(1e-12, 1e-9 * np.abs(bounds).max(axis=1, initial=0.0)) for bounds in ranges]
         self._width = [np.maximum(b - a, w) for a, b, w in zip(self._low, self._high, floor, strict=True)]
@@ -95,13 +97,10 @@ class ExtrapolationWatch:
         """
         news, first = False, not any(self._told)
         for element, values in enumerate(prediction.features):
-            block = values.numpy()
-            excess = np.maximum(self._low[element] - block, block - self._high[element])
-            excess /= self._width[element]
-            furthest = excess.max(initial=0.0)
+            limits = self._low[element], self._high[element], self._width[element]
+            furthest = _count(values.numpy(), *limits, TOLERANCE, self._counts[element])
             if furthest <= TOLERANCE:
                 continue
-            self._counts[element] += (excess > TOLERANCE).sum(axis=0)
             if self.action == "raise" or furthest > ESCALATION * self._told[element]:
                 news = True
                 self._told[element] = float(furthest)
@@ -114,6 +113,21 @@ class ExtrapolationWatch:
         if first:
             text += f". {ADVICE}. More of it is counted, and told when it goes ten times further"
         warnings.warn(text, ExtrapolationWarning, stacklevel=3)
+
+
+@jit
+def _count(
+    values: np.ndarray, low: np.ndarray, high: np.ndarray, width: np.ndarray, tolerance: float, counts: np.ndarray
+) -> float:
+    """Count the values outside, function by function; the furthest excursion in widths, 0 if there is none."""
+    furthest = 0.0
+    for i in range(len(values)):
+        for f in range(len(low)):
+            excess = max(low[f] - values[i, f], values[i, f] - high[f]) / width[f]
+            if excess > tolerance:
+                counts[f] += 1
+            furthest = max(furthest, excess)
+    return furthest
 
 
 def excess_in_words(item: Extrapolation) -> str:

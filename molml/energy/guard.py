@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
+from molml.energy.cutoffs import jit
 from molml.energy.data import Structures, atoms_to_structures, collate, pair_vectors
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "fit_guard", "zbl"]
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 COULOMB = 14.399645
 """eV Å, e² / (4 π ε0)."""
@@ -100,7 +102,9 @@ class Guard:
                 raise ValueError(f"pairs must name each two elements once, got {name} a second time")
             table[a, b] = onset, strength
         self._table = table
-        self._longest = max((onset for onset, _ in table.values()), default=0.0)
+        self._onsets = np.zeros((len(chemical_symbols), len(chemical_symbols)))
+        for (a, b), (onset, _) in table.items():
+            self._onsets[a, b] = self._onsets[b, a] = onset
 
     @property
     def config(self) -> dict[str, list[float]]:
@@ -129,7 +133,7 @@ class Guard:
             slope[inside] = strength * (change * switch + value * bend)
         return energy, slope
 
-    def pair_terms(self, batch: Structures, vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def pair_terms(self, batch: Structures, vectors: torch.Tensor) -> tuple[Floats, Floats] | None:
         """What the guard adds for a batch; None where no two atoms are close enough.
 
         Parameters
@@ -139,19 +143,18 @@ class Guard:
 
         Returns
         -------
-        energies : Tensor, shape (n_atoms,), eV
+        energies : ndarray, shape (n_atoms,), eV
             Half of each pair's energy for each of its atoms.
-        gradient : Tensor, shape (n_pairs, 3), eV/Å
+        gradient : ndarray, shape (n_pairs, 3), eV/Å
             By the pair vectors, where every two atoms appear as two pairs.
         """
-        moved = vectors.detach().numpy()
-        squares = np.einsum("pi,pi->p", moved, moved)
-        close = np.flatnonzero(squares < self._longest**2)
+        moved, numbers, ends = vectors.numpy(), batch.numbers.numpy(), batch.first.numpy()
+        close = _closer(moved, numbers, ends, batch.second.numpy(), self._onsets)
         if not len(close):
             return None
-        distances = np.sqrt(squares[close])
-        first = batch.first.numpy()[close]
-        one, other = batch.numbers.numpy()[first], batch.numbers.numpy()[batch.second.numpy()[close]]
+        first = ends[close]
+        distances = np.linalg.norm(moved[close], axis=1)
+        one, other = numbers[first], numbers[batch.second.numpy()[close]]
         energies, gradient = np.zeros(len(batch.numbers)), np.zeros_like(moved)
         for a, b in {(int(a), int(b)) for a, b in zip(one, other, strict=True)}:
             own = (one == a) & (other == b)
@@ -159,7 +162,19 @@ class Guard:
             # every two atoms are there twice, once from each side
             np.add.at(energies, first[own], 0.5 * energy)
             gradient[close[own]] = (0.5 * slope / distances[own])[:, None] * moved[close[own]]
-        return torch.from_numpy(energies), torch.from_numpy(gradient)
+        return energies, gradient
+
+
+@jit
+def _closer(vectors: Floats, numbers: Integers, first: Integers, second: Integers, onsets: Floats) -> Integers:
+    """The pairs whose atoms are closer than the onset of their elements."""
+    found, n = np.empty(len(first), np.int64), 0
+    for p in range(len(first)):
+        square = vectors[p, 0] ** 2 + vectors[p, 1] ** 2 + vectors[p, 2] ** 2
+        if square < onsets[numbers[first[p]], numbers[second[p]]] ** 2:
+            found[n] = p
+            n += 1
+    return found[:n]
 
 
 def fit_guard(potential: Potential, *datasets: StructureDataset) -> Guard:

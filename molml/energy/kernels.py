@@ -12,6 +12,7 @@ atoms innermost.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,9 +35,9 @@ from molml.energy.features import (
     SymmetryFunctions,
     element_index,
 )
+from molml.energy.lanes import LANES, across, load, spread, store
 from molml.energy.triples import JVP, VALUES, VJP, sum_triples
 
-LANES = 8
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
 
 
@@ -235,10 +236,10 @@ def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarra
                 w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
                 if w != 0.0:
                     for lm in range(width):
-                        total = 0.0
-                        for k in range(a, b):
-                            total += shell[n, k] * harmonics[lm, k]
-                        out[base + lm] += w * total
+                        total = spread(0.0)
+                        for k in range(a, b, LANES):
+                            total += load(shell, n, k) * load(harmonics, lm, k)
+                        out[base + lm] += w * across(total)
 
 
 @jit
@@ -248,7 +249,7 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
     order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
     trig, legendre = work.trig, work.legendre
     n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
-    across, along = np.empty((width, room)), np.empty((width, room))
+    aside, along = np.empty((width, room)), np.empty((width, room))
     tangent, radial = np.empty((3, room)), np.empty(room)
     for i in range(low, high):
         bar = adjoint[i]
@@ -256,8 +257,6 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
         gradient[pairs.start[i] : pairs.start[i + 1]] = 0.0
         tangent[:, :length] = 0.0
         radial[:length] = 0.0
-        across[:, :length] = 0.0
-        along[:, :length] = 0.0
         for e in range(pairs.n_elements):
             a, b = group[e], group[e + 1]
             if a == b:
@@ -267,14 +266,17 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                     w, n = basis.scalar_weight[s, e] * bar[s], basis.scalar_radial[s]
                     for k in range(a, b):
                         radial[k] += w * slope[n, k]
-            for s in range(len(basis.tensor_radial)):
-                if basis.tensor_weight[s, e] != 0.0:
-                    n, base = basis.tensor_radial[s], n_scalars + s * width
-                    for lm in range(width):
-                        w = basis.tensor_weight[s, e] * bar[base + lm]
-                        for k in range(a, b):
-                            across[lm, k] += w * shell[n, k]
-                            along[lm, k] += w * slope[n, k]
+            for lm in range(width):
+                for k in range(a, b, LANES):
+                    turned, moved = spread(0.0), spread(0.0)
+                    for s in range(len(basis.tensor_radial)):
+                        if basis.tensor_weight[s, e] != 0.0:
+                            n = basis.tensor_radial[s]
+                            w = spread(basis.tensor_weight[s, e] * bar[n_scalars + s * width + lm])
+                            turned += w * load(shell, n, k)
+                            moved += w * load(slope, n, k)
+                    store(aside, lm, k, turned)
+                    store(along, lm, k, moved)
         for l in range(basis.degree + 1):  # noqa: E741
             for m in range(l + 1):
                 c, centre, row = basis.normalisation[l, m], l * l + l, l * (l + 1) // 2 + m
@@ -284,12 +286,12 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                         radial[k] += along[centre, k] * q[k]
                     if l:
                         for k in range(length):
-                            tangent[2, k] += across[centre, k] * legendre[row + 1, k]
+                            tangent[2, k] += aside[centre, k] * legendre[row + 1, k]
                 else:
                     for k in range(length):
                         cosine, sine = trig[2 * m, k], trig[2 * m + 1, k]
                         before, behind = trig[2 * m - 2, k], trig[2 * m - 1, k]
-                        up, down = across[centre + m, k], across[centre - m, k]
+                        up, down = aside[centre + m, k], aside[centre - m, k]
                         scaled = c * q[k]
                         radial[k] += scaled * (along[centre + m, k] * cosine + along[centre - m, k] * sine)
                         tangent[0, k] += scaled * m * (up * before + down * behind)
@@ -297,8 +299,8 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                     if m < l:
                         for k in range(length):
                             up, down = (
-                                across[centre + m, k] * trig[2 * m, k],
-                                across[centre - m, k] * trig[2 * m + 1, k],
+                                aside[centre + m, k] * trig[2 * m, k],
+                                aside[centre - m, k] * trig[2 * m + 1, k],
                             )
                             tangent[2, k] += c * legendre[row + 1, k] * (up + down)
         for k in range(length):
@@ -399,7 +401,7 @@ def _invariants(
     linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
     block = np.empty((moments.shape[1], LANES))
-    total = np.empty(LANES)
+    sums = np.empty((n_quadratic + n_cubic, LANES))
     for first in range(low, high, LANES):
         count = min(LANES, high - first)
         _gather(moments, atoms, first, count, block)
@@ -408,20 +410,19 @@ def _invariants(
                 out[first + lane, f] = block[linear[f], lane]
         for f in range(n_quadratic):
             a, b, n = quadratic[f, 0], quadratic[f, 1], quadratic[f, 2]
-            total[:] = 0.0
+            total = spread(0.0)
             for t in range(n):
-                for lane in range(LANES):
-                    total[lane] += block[a + t, lane] * block[b + t, lane]
-            for lane in range(count):
-                out[first + lane, n_linear + f] = total[lane]
+                total += load(block, a + t, 0) * load(block, b + t, 0)
+            store(sums, f, 0, total)
         for f in range(n_cubic):
-            total[:] = 0.0
+            total = spread(0.0)
             for t in range(cubic_start[f], cubic_start[f + 1]):
                 a, b, c, v = cubic_columns[t, 0], cubic_columns[t, 1], cubic_columns[t, 2], cubic_value[t]
-                for lane in range(LANES):
-                    total[lane] += v * block[a, lane] * block[b, lane] * block[c, lane]
-            for lane in range(count):
-                out[first + lane, n_linear + n_quadratic + f] = total[lane]
+                total += spread(v) * load(block, a, 0) * load(block, b, 0) * load(block, c, 0)
+            store(sums, n_quadratic + f, 0, total)
+        for lane in range(count):
+            for f in range(n_quadratic + n_cubic):
+                out[first + lane, n_linear + f] = sums[f, lane]
 
 
 @jit
@@ -438,38 +439,32 @@ def _invariants_vjp(
     linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
     block, bar = np.empty((moments.shape[1], LANES)), np.empty((moments.shape[1], LANES))
-    weight = np.zeros(LANES)
+    weights = np.zeros((adjoint.shape[1], LANES))
+    each = np.arange(adjoint.shape[0])
     for first in range(low, high, LANES):
         count = min(LANES, high - first)
         _gather(moments, atoms, first, count, block)
+        _gather(adjoint, each, first, count, weights)
         bar[:] = 0.0
-        weight[:] = 0.0
         for f in range(n_linear):
-            for lane in range(count):
-                bar[linear[f], lane] += adjoint[first + lane, f]
+            a = linear[f]
+            store(bar, a, 0, load(bar, a, 0) + load(weights, f, 0))
         for f in range(n_quadratic):
             a, b, n = quadratic[f, 0], quadratic[f, 1], quadratic[f, 2]
-            for lane in range(count):
-                weight[lane] = adjoint[first + lane, n_linear + f]
-            if a == b:
-                for t in range(n):
-                    for lane in range(LANES):
-                        bar[a + t, lane] += 2.0 * weight[lane] * block[a + t, lane]
-            else:
-                for t in range(n):
-                    for lane in range(LANES):
-                        bar[a + t, lane] += weight[lane] * block[b + t, lane]
-                        bar[b + t, lane] += weight[lane] * block[a + t, lane]
+            w = load(weights, n_linear + f, 0)
+            for t in range(n):
+                x, y = load(block, a + t, 0), load(block, b + t, 0)
+                # one after the other: a and b may be the same row
+                store(bar, a + t, 0, load(bar, a + t, 0) + w * y)
+                store(bar, b + t, 0, load(bar, b + t, 0) + w * x)
         for f in range(n_cubic):
-            for lane in range(count):
-                weight[lane] = adjoint[first + lane, n_linear + n_quadratic + f]
             for t in range(cubic_start[f], cubic_start[f + 1]):
                 a, b, c, v = cubic_columns[t, 0], cubic_columns[t, 1], cubic_columns[t, 2], cubic_value[t]
-                for lane in range(LANES):
-                    w, x, y, z = v * weight[lane], block[a, lane], block[b, lane], block[c, lane]
-                    bar[a, lane] += w * y * z
-                    bar[b, lane] += w * x * z
-                    bar[c, lane] += w * x * y
+                w = spread(v) * load(weights, n_linear + n_quadratic + f, 0)
+                x, y, z = load(block, a, 0), load(block, b, 0), load(block, c, 0)
+                store(bar, a, 0, load(bar, a, 0) + w * y * z)
+                store(bar, b, 0, load(bar, b, 0) + w * x * z)
+                store(bar, c, 0, load(bar, c, 0) + w * x * y)
         for lane in range(count):
             row = out[atoms[first + lane]]
             for c in range(bar.shape[0]):
@@ -490,7 +485,7 @@ def _invariants_jvp(
     linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
     block, moved = np.empty((moments.shape[1], LANES)), np.empty((moments.shape[1], LANES))
-    total = np.empty(LANES)
+    sums = np.empty((n_quadratic + n_cubic, LANES))
     for first in range(low, high, LANES):
         count = min(LANES, high - first)
         _gather(moments, atoms, first, count, block)
@@ -500,21 +495,21 @@ def _invariants_jvp(
                 out[first + lane, f] = moved[linear[f], lane]
         for f in range(n_quadratic):
             a, b, n = quadratic[f, 0], quadratic[f, 1], quadratic[f, 2]
-            total[:] = 0.0
+            total = spread(0.0)
             for t in range(n):
-                for lane in range(LANES):
-                    total[lane] += block[a + t, lane] * moved[b + t, lane] + moved[a + t, lane] * block[b + t, lane]
-            for lane in range(count):
-                out[first + lane, n_linear + f] = total[lane]
+                total += load(block, a + t, 0) * load(moved, b + t, 0) + load(moved, a + t, 0) * load(block, b + t, 0)
+            store(sums, f, 0, total)
         for f in range(n_cubic):
-            total[:] = 0.0
+            total = spread(0.0)
             for t in range(cubic_start[f], cubic_start[f + 1]):
                 a, b, c, v = cubic_columns[t, 0], cubic_columns[t, 1], cubic_columns[t, 2], cubic_value[t]
-                for lane in range(LANES):
-                    x, y, z = block[a, lane], block[b, lane], block[c, lane]
-                    total[lane] += v * (moved[a, lane] * y * z + x * moved[b, lane] * z + x * y * moved[c, lane])
-            for lane in range(count):
-                out[first + lane, n_linear + n_quadratic + f] = total[lane]
+                x, y, z = load(block, a, 0), load(block, b, 0), load(block, c, 0)
+                u, d, e = load(moved, a, 0), load(moved, b, 0), load(moved, c, 0)
+                total += spread(v) * (u * y * z + x * d * z + x * y * e)
+            store(sums, n_quadratic + f, 0, total)
+        for lane in range(count):
+            for f in range(n_quadratic + n_cubic):
+                out[first + lane, n_linear + f] = sums[f, lane]
 
 
 class _Slopes(NamedTuple):
@@ -740,18 +735,39 @@ def neighbourhood(
     ValueError
         For an atom of none of the elements.
     """
-    species = element_index(elements, numbers).numpy()
-    counts = np.bincount(first.numpy(), minlength=len(species))
-    pairs = Pairs(
-        np.concatenate([[0], np.cumsum(counts)]),
-        first.numpy(),
-        second.numpy(),
-        np.ascontiguousarray(vectors.detach().numpy(), dtype=np.float64),
-        species[second.numpy()],
-        int(counts.max(initial=0)),
-        len(elements),
-    )
-    return Neighbourhood(pairs, tuple(np.flatnonzero(species == e) for e in range(len(elements))))
+    known = np.array(elements)
+    start, neighbour, order, bounds, longest = _arrange(known, numbers.numpy(), first.numpy(), second.numpy())
+    if bounds[-1] < len(numbers):
+        element_index(elements, numbers)  # refuses them by name
+    arranged = np.ascontiguousarray(vectors.detach().numpy(), dtype=np.float64)
+    pairs = Pairs(start, first.numpy(), second.numpy(), arranged, neighbour, longest, len(elements))
+    return Neighbourhood(pairs, tuple(order[a:b] for a, b in itertools.pairwise(bounds.tolist())))
+
+
+@jit
+def _arrange(
+    elements: np.ndarray, numbers: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """First pair of every atom, element of every neighbour, atoms by element and where each begins, most neighbours."""
+    n_atoms, n_elements = len(numbers), len(elements)
+    species, order, bounds = np.full(n_atoms, -1), np.empty(n_atoms, np.int64), np.zeros(n_elements + 1, np.int64)
+    n = 0
+    for e in range(n_elements):
+        for i in range(n_atoms):
+            if numbers[i] == elements[e]:
+                species[i] = e
+                order[n] = i
+                n += 1
+        bounds[e + 1] = n
+    start, neighbour = np.zeros(n_atoms + 1, np.int64), np.empty(len(first), np.int64)
+    for p in range(len(first)):
+        start[first[p] + 1] += 1
+        neighbour[p] = species[second[p]]
+    longest = 0
+    for i in range(n_atoms):
+        longest = max(longest, start[i + 1])
+        start[i + 1] += start[i]
+    return start, neighbour, order, bounds, longest
 
 
 class FeatureKernel:

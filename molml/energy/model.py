@@ -11,9 +11,10 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from molml.energy.data import Structures, n_structures, pair_vectors
+from molml.energy.data import Structures, n_structures
 from molml.energy.features import SymmetryFunctions
 from molml.energy.guard import Guard
+from molml.energy.inference import AtomNetwork, atom_network, energies_with_gradient, pair_vectors, sum_pairs
 from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
 from molml.io import Container, save_container
 from molml.nn import MLP
@@ -172,6 +173,13 @@ class LinearPotential(nn.Module):
         """Energy of every atom, eV, from its features; one tensor per element on both sides."""
         return [x @ c + r for x, c, r in zip(features, self.coefficients, cast(Tensor, self.reference), strict=True)]
 
+    def atom_networks(self) -> list[AtomNetwork]:
+        """The potential as arrays, one item per element."""
+        return [
+            AtomNetwork(c.numpy(), r, c.numpy(), [], [])
+            for c, r in zip(self.coefficients, cast(Tensor, self.reference).tolist(), strict=True)
+        ]
+
     def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
         """Energies and their derivatives for a batch.
 
@@ -324,6 +332,10 @@ class BehlerParrinello(nn.Module):
             n, own_seed = functions.n_functions(symbol), seed + 7919 * e
             own_hidden, own_activation = self.exceptions.get(symbol, (self.hidden, activation))
             self.networks.append(MLP(n, own_hidden, 1, activation=own_activation, seed=own_seed, dtype=torch.float64))
+        self._tensors: list[Tensor] | None = None
+        self._state: list[tuple[int, int]] = []
+        self._networks: list[AtomNetwork] | None = None
+        self.register_load_state_dict_post_hook(_forget)
 
     @property
     def elements(self) -> list[int]:
@@ -356,6 +368,27 @@ class BehlerParrinello(nn.Module):
             smooth = x @ self.linear[e] + cast(Tensor, self.reference)[e]
             energies.append(smooth + self.energy_scale * network(inputs).squeeze(-1))
         return energies
+
+    def atom_networks(self) -> list[AtomNetwork]:
+        """The potential as arrays, one item per element; copied only where weights have changed since the last call."""
+        tensors = self._tensors
+        if tensors is None:
+            tensors = self._tensors = [*self.parameters(), *self.buffers()]
+        state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        if self._networks is None or self._state != state:
+            self._networks = [
+                atom_network(
+                    cast(MLP, network),
+                    self.get_buffer(f"mean_{e}").numpy(),
+                    self.get_buffer(f"scale_{e}").numpy(),
+                    self.linear[e].numpy(),
+                    float(cast(Tensor, self.reference)[e]),
+                    self.energy_scale,
+                )
+                for e, network in enumerate(self.networks)
+            ]
+            self._state = state
+        return self._networks
 
     def predict(self, batch: Structures, *, forces: bool = True, stress: bool = True) -> Prediction:
         """Energies and their derivatives for a batch; see :meth:`LinearPotential.predict`."""
@@ -570,62 +603,71 @@ def structure_energies(
 class _Outcome(NamedTuple):
     """What one potential says; no forces and virial where derivatives are not asked for."""
 
-    energies: Tensor
-    energy: Tensor
-    forces: Tensor | None
-    virial: Tensor | None
+    energies: np.ndarray
+    energy: np.ndarray
+    forces: np.ndarray | None
+    virial: np.ndarray | None
 
 
 def _predict(members: Sequence[Member], batch: Structures, want_forces: bool, want_stress: bool) -> Prediction:
     kernel = members[0].kernel
-    vectors = pair_vectors(batch)
+    places = batch.positions.detach().numpy(), batch.first.numpy(), batch.second.numpy(), batch.offset.numpy()
+    vectors = torch.from_numpy(pair_vectors(*places))
     near = neighbourhood(kernel.elements, batch.numbers, batch.first, batch.second, vectors)
     moments = kernel.moments(near)
-    features = [torch.from_numpy(block) for block in kernel.values(near, moments)]
-    derivatives = want_forces or want_stress
+    features = kernel.values(near, moments)
     guard = members[0].guard
     repulsion = None if guard is None else guard.pair_terms(batch, vectors)
-    outcomes = [_outcome(member, batch, vectors, near, moments, features, repulsion, derivatives) for member in members]
+    derivatives = want_forces or want_stress
+    outcomes = [_outcome(member, batch, near, moments, features, repulsion, derivatives) for member in members]
     mean = outcomes[0]
     energy_std = forces_std = None
     if len(outcomes) > 1:
-        parts = [None if part[0] is None else torch.stack(part).mean(0) for part in zip(*outcomes, strict=True)]
+        parts = [None if part[0] is None else np.mean(part, axis=0) for part in zip(*outcomes, strict=True)]
         mean = _Outcome(*parts)  # type: ignore[arg-type]
-        energy_std = torch.stack([one.energy for one in outcomes]).std(0)
+        energy_std = torch.from_numpy(np.std([one.energy for one in outcomes], axis=0, ddof=1))
         if want_forces:
-            forces_std = torch.stack([cast(Tensor, one.forces) for one in outcomes]).std(0)
+            forces = [cast(np.ndarray, one.forces) for one in outcomes]
+            forces_std = torch.from_numpy(np.std(forces, axis=0, ddof=1))
     stress = None
     if want_stress:
-        volume = batch.volume[:, None, None]
-        stress = torch.where(volume > 0, cast(Tensor, mean.virial) / torch.where(volume > 0, volume, 1.0), 0.0)
-    forces = mean.forces if want_forces else None
-    return Prediction(mean.energy, mean.energies, forces, stress, energy_std, forces_std, features)
+        volume = batch.volume.numpy()[:, None, None]
+        stress = np.where(volume > 0, cast(np.ndarray, mean.virial) / np.where(volume > 0, volume, 1.0), 0.0)
+    return Prediction(
+        torch.from_numpy(mean.energy),
+        torch.from_numpy(mean.energies),
+        torch.from_numpy(mean.forces) if want_forces and mean.forces is not None else None,
+        None if stress is None else torch.from_numpy(stress),
+        energy_std,
+        forces_std,
+        [torch.from_numpy(block) for block in features],
+    )
 
 
 def _outcome(
     member: Member,
     batch: Structures,
-    vectors: Tensor,
     near: Neighbourhood,
     moments: np.ndarray,
-    features: Sequence[Tensor],
-    repulsion: tuple[Tensor, Tensor] | None,
+    features: list[np.ndarray],
+    repulsion: tuple[np.ndarray, np.ndarray] | None,
     derivatives: bool,
 ) -> _Outcome:
-    with torch.set_grad_enabled(derivatives):
-        inputs = [x.detach().requires_grad_(derivatives) for x in features]
-        energies = member.atomic_energies(inputs)
-        per_atom, energy = structure_energies(batch, near.atoms, energies)
-        weights = torch.autograd.grad(energy.sum(), inputs) if derivatives else ()
+    found = [energies_with_gradient(n, x) for n, x in zip(member.atom_networks(), features, strict=True)]
+    structure, pairs = batch.structure.numpy(), near.pairs
+    per_atom = np.empty(len(structure))
+    for atoms, (energies, _) in zip(near.atoms, found, strict=True):
+        per_atom[atoms] = energies
     if repulsion is not None:
-        per_atom = per_atom + repulsion[0]
-        energy = energy.index_add(0, batch.structure, repulsion[0])
+        per_atom += repulsion[0]
+    energy = np.bincount(structure, per_atom, n_structures(batch))
     if not derivatives:
         return _Outcome(per_atom, energy, None, None)
-    gradient = torch.from_numpy(member.kernel.vjp(near, moments, [w.numpy() for w in weights]))
+    gradient = member.kernel.vjp(near, moments, [weights for _, weights in found])
     if repulsion is not None:
-        gradient = gradient + repulsion[1]
-    return _Outcome(per_atom.detach(), energy.detach(), *forces_and_virial(batch, vectors, gradient))
+        gradient += repulsion[1]
+    sums = sum_pairs(pairs.first, pairs.second, structure, pairs.vectors, gradient, len(energy))
+    return _Outcome(per_atom, energy, *sums)
 
 
 def _extrapolation(member: Member, batch: Structures, prediction: Prediction | None) -> list[Extrapolation]:
@@ -651,6 +693,11 @@ def _ranges(member: Member) -> dict[str, np.ndarray]:
         chemical_symbols[z]: torch.stack([getattr(member, f"low_{e}"), getattr(member, f"high_{e}")], dim=1).numpy()
         for e, z in enumerate(member.elements)
     }
+
+
+def _forget(model: BehlerParrinello, _: object) -> None:
+    # load_state_dict(assign=True) puts other tensors in the places of those that the arrays are copies of
+    model._tensors = model._networks = None
 
 
 def _check_lengths(name: str, functions: SymmetryFunctions, tensors: Sequence[Tensor]) -> None:
