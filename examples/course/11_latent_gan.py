@@ -1,7 +1,7 @@
 # %% [markdown]
 # # An adversarial network in a space of molecules
 #
-# A latent GAN (Prykhodko et al., J. Cheminform. 11, 74 (2019)): the game of lesson 11 is played for codes, and of these a
+# A latent GAN (Prykhodko et al., J. Cheminform. 11, 74 (2019)): the game of lesson 11 is played for codes, of which a
 # decoder makes molecules that was trained before. The code is that of the model of drug-like molecules that comes with
 # molml; the data are small molecules, of nine heavy atoms at most, which lie in a corner of it.
 
@@ -129,8 +129,8 @@ figure  # noqa: B018 (a notebook shows it)
 # ## Checks
 # For the goals of a GAN on such molecules, 98 % valid, 40 % unique and 90 % novel, the rules and the large space of
 # codes are enough: the prior reaches them, too, and knows nothing of the data. What the game must do is to make more
-# *small* molecules than the Gaussian, with fragments more like theirs, while mean and covariance stay those of the codes.
-# It closes a fifth of the gap in half a minute, a quarter in two; logP is no nearer, and no more is written without
+# *small* molecules than the Gaussian, with fragments more like theirs, while mean and covariance stay as they were. It
+# closes a fifth of the gap in half a minute, a quarter in two; logP is no nearer, and no more is written without
 # rules. Codes of molecules are a thin set among all codes, and that is hard to learn.
 
 # %%
