@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
+from scipy.stats import gmean, spearmanr
 
 import molml
 from molml.energy import StructureDataset, evaluate, fit
@@ -49,7 +49,9 @@ def pool(seed):
 # %% [markdown]
 # ## Two ways to choose
 # Both start from the same structures, at random, and add ten at a time. The committee has five linear potentials, each
-# without a fifth of what is labelled; their symmetry functions are chosen once, on other structures.
+# without a fifth of what is labelled; their symmetry functions are chosen once, on other structures. Where a hot
+# molecule is unlike all that is labelled, they are not a little worse but know nothing, with errors of hundreds of
+# eV/Å: so errors are compared by their ratios, and means are geometric.
 
 # %%
 functions = automatic_functions(
@@ -65,7 +67,7 @@ def worst(vectors):
 
 def learning(seed, rule):
     """Force errors on the test set and parts of hot structures, as labels are added; what the first committee thinks of
-    the pool, and how wrong it is."""
+    the pool, and how wrong it is; all that was labelled."""
     order = pool(seed)
     chosen, rest = order[:START], order[START:]
     errors, hot, opinion = [], [], None
@@ -80,7 +82,7 @@ def learning(seed, rule):
                 opinion = spread, worst(told.forces - told.forces_reference)
             rest = rest[np.argsort(-spread, kind="stable")]
         chosen, rest = np.concatenate([chosen, rest[:BATCH]]), rest[BATCH:]
-    return np.array(errors), np.array(hot), opinion
+    return np.array(errors), np.array(hot), opinion, chosen
 
 
 results = {rule: [learning(seed, rule) for seed in SEEDS] for rule in ("committee", "chance")}
@@ -89,11 +91,11 @@ errors = {rule: np.array([run[0] for run in runs]) for rule, runs in results.ite
 hot = {rule: np.array([run[1] for run in runs]) for rule, runs in results.items()}
 for rule, values in errors.items():
     print(
-        f"{rule:10}", ", ".join(f"{n}: {v:.0f}" for n, v in zip(labels, values.mean(0), strict=True)), "meV/Å", end="; "
+        f"{rule:10}", ", ".join(f"{n}: {v:.0f}" for n, v in zip(labels, gmean(values), strict=True)), "meV/Å", end="; "
     )
     print(f"{hot[rule][:, -1].mean():.0%} of the labels are hot")
-gain = errors["chance"][:, -1] / errors["committee"][:, -1]
-print(f"error by chance over error by committee: {gain.mean():.2f} ± {gain.std():.2f}, seeds {gain.round(2)}")
+gain = gmean(errors["chance"] / errors["committee"], axis=1)
+print(f"error by chance over error by committee, mean over the rounds: {gain.round(1)} in {len(gain)} runs")
 rank = [spearmanr(*run[2]).statistic for run in results["committee"]]
 print(f"rank correlation of disagreement and error in the pool: {np.mean(rank):.2f}")
 
@@ -101,12 +103,15 @@ figure = Figure(figsize=(13, 4), layout="constrained")
 axes = figure.subplots(1, 3)
 for rule, color in (("committee", "C0"), ("chance", "C7")):
     axes[0].plot(labels, errors[rule].T, color=color, lw=0.7, alpha=0.6)
-    axes[0].plot(labels, errors[rule].mean(0), "o-", color=color, label=rule)
+    axes[0].plot(labels, gmean(errors[rule]), "o-", color=color, label=f"{rule}, geometric mean")
     axes[1].plot(labels, hot[rule].mean(0), "o-", color=color, label=rule)
-axes[0].set(yscale="log", xlabel="labelled structures", ylabel="force RMSE on the test set (meV/Å)")
-axes[0].legend()
+axes[0].set(
+    yscale="log", xlabel="labelled structures", ylabel="force RMSE on the test set (meV/Å)", title=f"{len(SEEDS)} runs"
+)
+axes[0].legend(fontsize="small")
 axes[1].axhline(1 - sizes[300.0] / sum(sizes.values()), color="k", ls=":")
 axes[1].set(xlabel="labelled structures", ylabel="part of them at 500 and 700 K", ylim=(0, None))
+axes[1].set(title="what is chosen; of the pool (dotted)")
 spread, wrong = results["committee"][0][2]
 axes[2].loglog(1e3 * spread, 1e3 * wrong, ".")
 axes[2].set(xlabel="disagreement (meV/Å)", ylabel="error, were it labelled (meV/Å)", title="first committee, its pool")
@@ -120,9 +125,12 @@ figure  # noqa: B018 (a notebook shows it)
 
 # %%
 assert np.array_equal(errors["committee"][:, 0], errors["chance"][:, 0]), "both must start from the same"
+assert all(len(np.unique(run[3])) == len(run[3]) for run in sum(results.values(), [])), "nothing is labelled twice"
 assert np.mean(rank) > (0 if FAST else 0.3), f"disagreement must tell of errors, rank correlation {np.mean(rank):.2f}"
 assert FAST or hot["committee"][:, -1].mean() > 1.5 * hot["chance"][:, -1].mean(), (
     f"hot structures must be found, {hot}"
 )
-assert FAST or gain.mean() > 1, f"choosing must pay, on average, got {gain}"
+fall = errors["chance"][:, -1] / errors["chance"][:, 0]
+assert FAST or (fall < 0.8).all(), f"labels must help, whichever, got errors in the end over those at first {fall}"
+assert FAST or (gain > 1).all(), f"choosing must pay, got {gain}"
 print("all checks passed; figures are in", RESULTS)
