@@ -3,8 +3,9 @@
 #
 # A language model writes molecules like those that it was trained on. To have better ones it is rewarded: of what it
 # writes, good molecules are made more probable, poor ones less (a policy gradient: Williams, Mach. Learn. 8, 229
-# (1992)). Held to its prior by an anchor, it keeps what it knows of chemistry (Olivecrona et al., J. Cheminform.
-# 9, 48 (2017)); without the anchor it forgets. On the command line the same is `molml molecules reinforce`.
+# (1992)). That alone soon writes a few molecules again and again. Three things are to keep it from that: an anchor, the
+# prior's likelihood (Olivecrona et al., J. Cheminform. 9, 48 (2017)); a memory, from which good molecules are replayed;
+# and a limit on how often a scaffold is rewarded. On the command line the same is `molml molecules reinforce`.
 
 # %%
 import math
@@ -58,15 +59,16 @@ def best_of(n, seed):
 # %% [markdown]
 # ## Drug-likeness
 # The score is QED (Bickerton et al., Nat. Chem. 4, 90 (2012)), a number from 0 to 1 with few values above 0.94. A model
-# with the anchor has as many evaluations as the prior has, of which, as it is, the best of n are kept; one without has
-# a fifth fewer, for it finds ever less that is new.
+# with all three has as many evaluations as the prior has, of which, as it is, the best of n are kept; a bare policy
+# gradient has a fifth fewer, for it finds ever less that is new. (Which of the three matters? Try them: with this sigma
+# the anchor alone collapses as the bare one does, beside replay or the limit it does not.)
 
 # %%
 options = {"budget": budget, "progress": False, "batch_size": 32, "replay": 32, "sigma": 120.0, "learning_rate": 2e-3}
 seeds = (0,) if FAST else (0, 1)
 runs = {
-    "anchored": [reinforce(prior, "QED", **options, seed=seed) for seed in seeds],
-    "no anchor": [
+    "guided": [reinforce(prior, "QED", **options, seed=seed) for seed in seeds],
+    "bare": [
         reinforce(
             prior,
             "QED",
@@ -90,7 +92,7 @@ for name, results in runs.items():
     )
     print(f"{results[0].history[-1].calls} evaluations")
 
-better = runs["anchored"][0]
+better = runs["guided"][0]
 drawn = {
     name: [mol for mol in model.sample(30 if FAST else 500, seed=5, mask=False) if mol is not None]
     for name, model in (("prior", prior), ("trained", better.model))
@@ -104,7 +106,7 @@ MoleculeList(better.found[:10], {"QED": better.found.values["score"][:10]}, titl
 # %% [markdown]
 # ## Better, and still like paracetamol
 # The score counts only for molecules that are as similar as 0.3 to paracetamol (Tanimoto, Morgan fingerprints): to come
-# near is rewarded, so that there is a way from nothing. Sampling alone hardly ever meets one.
+# near is rewarded, too. Sampling alone meets one in a hundred.
 
 # %%
 near = reinforce(prior, "QED", start="paracetamol", similarity=0.3, **options | {"diversity": None}, seed=0)
@@ -134,7 +136,7 @@ def smooth(values, width=5):
     return np.convolve(np.pad(np.nan_to_num(values), (width - 1, 0), mode="edge"), np.ones(width) / width, "valid")
 
 
-for name, color in (("anchored", "C0"), ("no anchor", "C3")):
+for name, color in (("guided", "C0"), ("bare", "C3")):
     for result in runs[name]:
         for ax, column in zip((axes[0, 0], axes[0, 1], axes[0, 2]), ("score", "valid", "unique"), strict=True):
             values = smooth([getattr(step, column) for step in result.history])
@@ -143,14 +145,13 @@ for ax, label in zip(
     axes[0], ("mean QED of a batch", "part that are molecules", "part of these that differ"), strict=True
 ):
     ax.set(xlabel="step", ylabel=label, ylim=(0, 1.05))
-axes[0, 1].legend()
+axes[0, 0].legend()
 sets = {name: [PROPERTIES["QED"](mol) for mol in mols] for name, mols in drawn.items()}
 plot_properties(sets, label="QED", ax=axes[1, 0])
-axes[1, 1].bar(range(len(tops)), [np.mean(v) for v in tops.values()], color=["C0", "C3", "C7"])
-for place, values in enumerate(tops.values()):
-    axes[1, 1].plot(np.full(len(values), place), values, "k.")
-axes[1, 1].set(xticks=range(len(tops)), xticklabels=list(tops), ylim=(0.85, 0.95))
-axes[1, 1].set(ylabel="QED of the hundred best", title=f"{budget} evaluations (a fifth fewer with no anchor)")
+for place, (values, color) in enumerate(zip(tops.values(), ("C0", "C3", "C7"), strict=True)):
+    axes[1, 1].plot(np.full(len(values), place), values, "o", color=color)
+axes[1, 1].set(xticks=range(len(tops)), xticklabels=list(tops), xlim=(-0.5, len(tops) - 0.5))
+axes[1, 1].set(ylabel="mean QED of the hundred best", title=f"{budget} evaluations (a fifth fewer of the bare one)")
 for name, mols, color in (("trained", near.found, "C0"), ("best of n", lucky, "C7")):
     axes[1, 2].plot(similarities(query, mols), [PROPERTIES["QED"](m) for m in mols], ".", color=color, label=name)
 axes[1, 2].axhline(PROPERTIES["QED"](query), color="k", ls=":")
@@ -196,9 +197,9 @@ valid = [np.mean([s.valid for s in steps]) for steps in (better.history[:5], bet
 assert abs(gained - expected) < (1.0 if FAST else 0.4), (
     f"the anchor must hold the model, {gained:.2f} for {expected:.2f}"
 )
-assert FAST or np.mean(tops["anchored"]) > np.mean(tops["best of n"]), f"learning must beat sampling, {tops}"
+assert FAST or np.mean(tops["guided"]) > np.mean(tops["best of n"]) + 0.004, f"learning must beat sampling, {tops}"
 assert FAST or np.mean(sets["trained"]) > np.mean(sets["prior"]) + 0.05, "the trained model must write better molecules"
-assert FAST or (end["anchored"] > 0.9 > end["no anchor"] + 0.1), f"without the anchor the model must collapse, {end}"
-assert FAST or valid[1] > valid[0], f"the model must not forget what a molecule is, {valid}"
+assert FAST or (end["guided"] > 0.9 > end["bare"] + 0.1), f"a bare policy gradient must collapse, {end}"
+assert FAST or valid[1] > valid[0], f"the model must write more molecules than it did, {valid}"
 assert FAST or counts["trained"] > 5 * counts["sampled"], f"there must be a way to paracetamol, {counts}"
 print("all checks passed; figures are in", RESULTS)
