@@ -17,6 +17,7 @@ from ase.data import atomic_numbers
 from ase.parallel import world
 
 from molml.energy.calculator import Calculator, Floats, Integers, check_elements
+from molml.openmm import particle_numbers, python_force
 from molml.units import BOHR, HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -77,12 +78,7 @@ def openmm_force(
     ...     system.addParticle(mass)
     >>> system.addForce(openmm_force(molml.load("model.molml"), atoms))  # doctest: +SKIP
     """
-    try:
-        from openmm import PythonForce
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "openmm_force needs OpenMM with PythonForce (8.5 or later): pip install --upgrade openmm"
-        ) from error
+    force_of = python_force()
     calculator = Calculator(potential, on_extrapolation=on_extrapolation)
     check_elements(atoms.numbers, potential.elements)
     if atoms.pbc.any() and not atoms.pbc.all():
@@ -91,24 +87,11 @@ def openmm_force(
             f"pbc={atoms.pbc.tolist()}; set all, with a cell that leaves the potential's cutoff of "
             f"{potential.cutoff:g} Å empty where there are no neighbours"
         )
-    force = PythonForce(_OpenMMForce(calculator, Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc)))
+    force = force_of(_OpenMMForce(calculator, Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc)))
     force.setUsesPeriodicBoundaryConditions(bool(atoms.pbc.all()))
     if particles is not None:
-        force.setParticles(_particles(particles, len(atoms)))
+        force.setParticles(particle_numbers("particles", particles, len(atoms)))
     return force
-
-
-def _particles(particles: Sequence[int], n_atoms: int) -> list[int]:
-    numbers = np.asarray(particles)
-    if numbers.shape != (n_atoms,) or numbers.dtype.kind not in "iu" or numbers.min() < 0:
-        raise ValueError(
-            f"particles must be the number, from 0, of each of the {n_atoms} atoms, got {numbers.dtype} of shape "
-            f"{numbers.shape}"
-        )
-    if len(set(numbers.tolist())) < n_atoms:
-        raise ValueError("particles must all be different, got some of them twice")
-    chosen: list[int] = numbers.tolist()
-    return chosen
 
 
 class _OpenMMForce:

@@ -7,7 +7,6 @@ from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 from torch import nn
 
 from molml.energy.cutoffs import jit
@@ -16,19 +15,24 @@ from molml.nn import MLP
 Floats = NDArray[np.float64]
 
 
+def _sigmoid(x: Floats) -> Floats:
+    # scipy.special would do, but adds filters of warnings where it is imported
+    return 0.5 + 0.5 * np.tanh(0.5 * x)
+
+
 def _silu(x: Floats) -> tuple[Floats, Floats]:
-    s = expit(x)
+    s = _sigmoid(x)
     y = x * s
     return y, s + y * (1.0 - s)
 
 
 def _logistic(x: Floats) -> tuple[Floats, Floats]:
-    s = expit(x)
+    s = _sigmoid(x)
     return s, s * (1.0 - s)
 
 
 def _reverse_logistic(x: Floats) -> tuple[Floats, Floats]:
-    s = expit(-x)
+    s = _sigmoid(-x)
     return s, -s * (1.0 - s)
 
 
@@ -61,7 +65,7 @@ WITH_SLOPE: dict[str, Callable[[Floats], tuple[Floats, Floats]]] = {
     "softsign": _softsign,
     "relu": lambda x: (np.maximum(x, 0.0), (x > 0).astype(x.dtype)),
     "silu": _silu,
-    "softplus": lambda x: (np.logaddexp(x, 0.0), expit(x)),
+    "softplus": lambda x: (np.logaddexp(x, 0.0), _sigmoid(x)),
     "gaussian": _gaussian,
     "cosine": lambda x: (np.cos(x), -np.sin(x)),
     "reverse_logistic": _reverse_logistic,

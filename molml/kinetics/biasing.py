@@ -20,6 +20,7 @@ from molml.kinetics.features import (
     MinimumDistances,
     Torsions,
 )
+from molml.openmm import particle_numbers, python_force
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -137,12 +138,7 @@ def openmm_force(
     """
     import torch
 
-    try:
-        from openmm import PythonForce
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "openmm_force needs OpenMM with PythonForce (8.5 or later): pip install --upgrade openmm"
-        ) from error
+    force_of = python_force()
     layers = _layers(estimator, features)
     numbers = _numbers(features, atoms)
     if not callable(bias):
@@ -155,9 +151,9 @@ def openmm_force(
             "bias must return a tensor with one number that can be differentiated with respect to the coordinates, got "
             f"{try_out!r}"
         )
-    force = PythonForce(_Bias(features, _as_module(estimator), bias))
+    force = force_of(_Bias(features, _as_module(estimator), bias))
     if atoms is not None:
-        force.setParticles([int(n) for n in numbers])
+        force.setParticles(numbers)
     return force
 
 
@@ -271,21 +267,11 @@ def _layers(estimator: Any, features: Featurizer) -> list[_Layer]:
     return layers
 
 
-def _numbers(features: Featurizer, atoms: Sequence[int] | None) -> Array:
+def _numbers(features: Featurizer, atoms: Sequence[int] | None) -> list[int]:
     n_atoms = features.n_atoms
     if n_atoms is None:
         raise ValueError("features must be made for a number of atoms, got a Function; it cannot be biased from here")
-    if atoms is None:
-        return np.arange(n_atoms)
-    numbers = np.asarray(atoms)
-    if numbers.shape != (n_atoms,) or numbers.dtype.kind not in "iu" or numbers.min() < 0:
-        raise ValueError(
-            f"atoms must be the number, from 0, of each of the {n_atoms} atoms of the features, got "
-            f"{numbers.dtype} of shape {numbers.shape}"
-        )
-    if len(set(numbers.tolist())) < n_atoms:
-        raise ValueError("atoms must all be different, got some of them twice")
-    return numbers
+    return list(range(n_atoms)) if atoms is None else particle_numbers("atoms", atoms, n_atoms)
 
 
 class _Column(NamedTuple):
@@ -293,7 +279,7 @@ class _Column(NamedTuple):
     per_unit: float  # value of the feature for one unit of PLUMED
 
 
-def _collective_variables(part: Featurizer, numbers: Array, columns: list[_Column], label: str) -> list[str]:
+def _collective_variables(part: Featurizer, numbers: list[int], columns: list[_Column], label: str) -> list[str]:
     """Lines that make the features of one featurizer; their names are added to the columns."""
     if isinstance(part, Torsions):
         kind, groups = "TORSION", part.quadruplets

@@ -534,7 +534,7 @@ def test_what_users_get_wrong(export, topology, runs, fitted):
     with pytest.raises(ValueError, match="made for a number of atoms, got a Function"):
         export(PCA(n_components=1).fit(function(runs[0])), function)
     for atoms in (range(9), np.arange(10.0), [-1, *range(9)], [range(10)]):
-        with pytest.raises(ValueError, match="atoms must be the number, from 0, of each of the 10 atoms of the feat"):
+        with pytest.raises(ValueError, match="atoms must be the number, from 0, of each of the 10 atoms, got"):
             export(estimator, features, atoms=atoms)
     with pytest.raises(ValueError, match="atoms must all be different, got some of them twice"):
         export(estimator, features, atoms=[0, *range(9)])
