@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 
 def _sigmoid(x: Floats) -> Floats:
     # scipy.special would do, but adds filters of warnings where it is imported
-    return 0.5 + 0.5 * np.tanh(0.5 * x)
+    e = np.exp(-np.abs(x))
+    return cast(Floats, np.where(x >= 0, 1.0, e) / (1.0 + e))
 
 
 def _silu(x: Floats) -> tuple[Floats, Floats]:
