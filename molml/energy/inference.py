@@ -18,7 +18,8 @@ Floats = NDArray[np.float64]
 def _sigmoid(x: Floats) -> Floats:
     # scipy.special would do, but adds filters of warnings where it is imported
     e = np.exp(-np.abs(x))
-    return cast(Floats, np.where(x >= 0, 1.0, e) / (1.0 + e))
+    result: Floats = np.where(x >= 0, 1.0, e) / (1.0 + e)
+    return result
 
 
 def _silu(x: Floats) -> tuple[Floats, Floats]:
