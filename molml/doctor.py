@@ -11,9 +11,6 @@ from typing import NamedTuple
 
 __all__ = ["Check", "checks"]
 
-_OPTIONAL = ("tblite",)
-
-
 class Check(NamedTuple):
     """Result of one check.
 
@@ -41,30 +38,40 @@ def checks() -> Iterator[Check]:
 
     yield Check("molml", f"{__version__} in {Path(__file__).parent}", True)
     yield Check("python", f"{platform.python_version()} on {platform.platform()}", True)
-    for name in _requirements():
-        yield _package(name, needed=True)
-    for name in _OPTIONAL:
-        yield _package(name, needed=False)
+    for name, extra in _requirements():
+        yield _package(name, extra)
     yield from _torch()
     yield _data()
     yield _writing(Path.cwd())
     yield _forces()
 
 
-def _requirements() -> list[str]:
+def _requirements() -> list[tuple[str, str | None]]:
+    """Packages that are always needed, with None, and then those that are needed for something, with that extra."""
     # an uninstalled checkout has no metadata; then the self-test below is all there is
     try:
         requirements = metadata.requires("molml-lab") or []
     except metadata.PackageNotFoundError:
         return []
-    return sorted(re.split(r"[^\w-]", text)[0] for text in requirements if "extra ==" not in text)
+    found: dict[str, str | None] = {}
+    for text in requirements:
+        name = re.split(r"[^\w-]", text)[0]
+        extra = re.search(r"extra == ['\"](\w+)", text)
+        if extra is None:
+            found[name] = None
+        # what the tests need is of no use to others
+        elif extra[1] != "test":
+            found.setdefault(name, extra[1])
+    return sorted(found.items(), key=lambda item: (item[1] is not None, item[0]))
 
 
-def _package(name: str, needed: bool) -> Check:
+def _package(name: str, extra: str | None) -> Check:
     try:
         return Check(name, metadata.version(name), True)
     except metadata.PackageNotFoundError:
-        return Check(name, f"missing; pip install {name}" if needed else "not installed (optional)", not needed)
+        if extra is None:
+            return Check(name, f"missing; pip install {name}", False)
+        return Check(name, f"not installed (optional, for {extra})", True)
 
 
 def _torch() -> Iterator[Check]:

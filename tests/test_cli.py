@@ -235,12 +235,13 @@ def test_doctor_finds_all_well(tmp_path, monkeypatch, capsys):
 
 def test_doctor_finds_faults(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(molml.doctor, "_requirements", lambda: ["no-such-package"])
+    monkeypatch.setattr(molml.doctor, "_requirements", lambda: [("no-such-package", None), ("nor-this", "xtb")])
     monkeypatch.setattr("molml.datasets.path", raising(FileNotFoundError("no file of data set")))
     monkeypatch.setattr("molml.io.write_atomic", raising(OSError("no space left")))
     assert main(["doctor"]) == 1
     output = capsys.readouterr().out
     assert "FAULT no-such-package missing; pip install no-such-package" in output
+    assert "ok    nor-this       not installed (optional, for xtb)" in output
     assert "FAULT data           no file of data set" in output
     assert "FAULT writing        no space left" in output
     assert output.endswith("\n3 faults\n")
@@ -252,6 +253,12 @@ def test_doctor_works_without_an_installation(monkeypatch):
 
     monkeypatch.setattr(molml.doctor.metadata, "requires", missing)
     assert molml.doctor._requirements() == []
+
+
+def test_doctor_knows_what_is_needed_for_what(monkeypatch):
+    lines = ["torch>=2.10", "tblite>=0.4; extra == 'xtb'", "ruff; extra == 'test'", 'tblite; extra == "test"', "ase>=3"]
+    monkeypatch.setattr(molml.doctor.metadata, "requires", lambda name: lines)
+    assert molml.doctor._requirements() == [("ase", None), ("torch", None), ("tblite", "xtb")]
 
 
 # --- demo ------------------------------------------------------------------------------------------------------------
