@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 __all__ = ["Check", "checks"]
 
+
 class Check(NamedTuple):
     """Result of one check.
 
