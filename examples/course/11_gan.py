@@ -122,7 +122,7 @@ play(
     images,
     "wasserstein",
     16,
-    max_epochs=2 if FAST else 60,
+    max_epochs=2 if FAST else 40,
     learning_rates=(5e-4, 1e-3),
     batch_size=64,
     progress=False,
