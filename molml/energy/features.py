@@ -290,7 +290,7 @@ class Invariants(NamedTuple):
     linear: np.ndarray  # (n_linear,)
     quadratic: np.ndarray  # (n_quadratic, 3): first column of two blocks, length
     cubic_start: np.ndarray  # (n_cubic + 1,) into the terms
-    cubic_columns: np.ndarray  # (n_terms, 3)
+    cubic_columns: np.ndarray  # (n_terms, 3) of int32
     cubic_value: np.ndarray  # (n_terms,)
 
 
@@ -809,7 +809,8 @@ class _Draft:
                 linear=np.array(linear, dtype=np.int64),
                 quadratic=np.array(quadratic, dtype=np.int64).reshape(-1, 3),
                 cubic_start=np.array(start, dtype=np.int64),
-                cubic_columns=np.concatenate(columns),
+                # the largest table of all, read anew for every few atoms: half the width, half the cache
+                cubic_columns=np.concatenate(columns).astype(np.int32),
                 cubic_value=np.concatenate(values),
             ),
             triple=_tables_of_triples(list(self.triple)),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from molml.energy.cutoffs import jit
+from molml.energy.cutoffs import exp, jit
 from molml.nn import MLP
 
 Floats = NDArray[np.float64]
@@ -22,10 +22,17 @@ def _sigmoid(x: Floats) -> Floats:
     return result
 
 
+@jit
 def _silu(x: Floats) -> tuple[Floats, Floats]:
-    s = _sigmoid(x)
-    y = x * s
-    return y, s + y * (1.0 - s)
+    # the default, and for few atoms compiled twice as fast as numpy
+    value, slope = np.empty(x.size), np.empty(x.size)
+    flat = x.reshape(x.size)
+    for i in range(x.size):
+        e = exp(-abs(flat[i]))
+        s = (1.0 if flat[i] >= 0.0 else e) / (1.0 + e)
+        value[i] = flat[i] * s
+        slope[i] = s + value[i] * (1.0 - s)
+    return value.reshape(x.shape), slope.reshape(x.shape)
 
 
 def _logistic(x: Floats) -> tuple[Floats, Floats]:

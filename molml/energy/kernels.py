@@ -35,7 +35,7 @@ from molml.energy.features import (
     SymmetryFunctions,
     element_index,
 )
-from molml.energy.lanes import LANES, across, load, spread, store
+from molml.energy.lanes import LANES, across, load, rows, spread, store
 from molml.energy.triples import JVP, VALUES, VJP, sum_triples
 
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
@@ -68,17 +68,23 @@ class _Work(NamedTuple):
 
 @jit
 def _workspace(pairs: Pairs, basis: Basis) -> _Work:
-    room, degree, n_radials = pairs.longest + pairs.n_elements * LANES, basis.degree, len(basis.radial_form)
+    room, degree, n_radials = _room(pairs), basis.degree, len(basis.radial_form)
     return _Work(
         np.empty(room, np.int64),
         np.empty(pairs.n_elements + 1, np.int64),
-        np.empty((4, room)),
-        np.empty((2 * len(basis.radii), room)),
-        np.empty((n_radials, room)),
-        np.empty((n_radials, room)),
-        np.empty((2 * degree + 2, room)),
-        np.empty(((degree + 1) * (degree + 2) // 2, room)),
+        rows(4, room),
+        rows(2 * len(basis.radii), room),
+        rows(n_radials, room),
+        rows(n_radials, room),
+        rows(2 * degree + 2, room),
+        rows((degree + 1) * (degree + 2) // 2, room),
     )
+
+
+@jit
+def _room(pairs: Pairs) -> int:
+    """Places for the neighbours of any atom, every element's padded to whole multiples of LANES."""
+    return (pairs.longest + pairs.n_elements * LANES) // LANES * LANES
 
 
 @jit
@@ -221,7 +227,7 @@ def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarra
     work = _workspace(pairs, basis)
     group, shell = work.group, work.shell
     n_scalars, width = len(basis.scalar_radial), (basis.degree + 1) ** 2
-    harmonics = np.empty((width, len(work.order)))
+    harmonics = rows(width, len(work.order))
     for i in range(low, high):
         out = moments[i]
         out[:] = 0.0
@@ -249,7 +255,7 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
     order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
     trig, legendre = work.trig, work.legendre
     n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
-    aside, along = np.empty((width, room)), np.empty((width, room))
+    aside, along = rows(width, room), rows(width, room)
     tangent, radial = np.empty((3, room)), np.empty(room)
     for i in range(low, high):
         bar = adjoint[i]
@@ -400,8 +406,8 @@ def _invariants(
     """out[k] = B of atoms[k], the invariants made of moments in its first columns."""
     linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
-    block = np.empty((moments.shape[1], LANES))
-    sums = np.empty((n_quadratic + n_cubic, LANES))
+    block = rows(moments.shape[1], LANES)
+    sums = rows(n_quadratic + n_cubic, LANES)
     for first in range(low, high, LANES):
         count = min(LANES, high - first)
         _gather(moments, atoms, first, count, block)
@@ -438,8 +444,8 @@ def _invariants_vjp(
     """out[atom] = d(sum adjoint · B) / d A[atom]."""
     linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
-    block, bar = np.empty((moments.shape[1], LANES)), np.empty((moments.shape[1], LANES))
-    weights = np.zeros((adjoint.shape[1], LANES))
+    block, bar = rows(moments.shape[1], LANES), rows(moments.shape[1], LANES)
+    weights = rows(adjoint.shape[1], LANES)
     each = np.arange(adjoint.shape[0])
     for first in range(low, high, LANES):
         count = min(LANES, high - first)
@@ -484,8 +490,8 @@ def _invariants_jvp(
     """out[k] = derivative of B of atoms[k] when A moves along ``change``."""
     linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
     n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
-    block, moved = np.empty((moments.shape[1], LANES)), np.empty((moments.shape[1], LANES))
-    sums = np.empty((n_quadratic + n_cubic, LANES))
+    block, moved = rows(moments.shape[1], LANES), rows(moments.shape[1], LANES)
+    sums = rows(n_quadratic + n_cubic, LANES)
     for first in range(low, high, LANES):
         count = min(LANES, high - first)
         _gather(moments, atoms, first, count, block)

@@ -11,11 +11,14 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic, overload
+
+from molml.energy.cutoffs import jit
 
 LANES = 8
 _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
@@ -49,6 +52,15 @@ def _place(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     )
     first = builder.gep(array.data, [builder.add(builder.mul(row, width), column)])
     return builder.bitcast(first, _VECTOR.as_pointer())
+
+
+@jit
+def rows(n: int, width: int) -> np.ndarray:
+    """Room for n rows of a width that is a multiple of LANES, each at the beginning of a cache line."""
+    room = np.empty(n * width + LANES)
+    # a vector across two lines takes twice as long to load
+    skip = (-(room.ctypes.data // 8)) % LANES
+    return room[skip : skip + n * width].reshape(n, width)
 
 
 @intrinsic
