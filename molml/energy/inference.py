@@ -129,7 +129,7 @@ def energies_with_gradient(network: AtomNetwork, x: Floats) -> tuple[Floats, Flo
     energies = x @ network.linear
     energies += network.reference
     if not network.layers:
-        return energies, np.broadcast_to(network.linear, x.shape)
+        return energies, np.tile(network.linear, (len(x), 1))
     y, slopes = x - network.mean, []
     for (weight, bias), activation in zip(network.layers, network.activations, strict=False):
         y = y @ weight.T

@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 
 from molml.energy import Committee, LinearPotential
 from molml.energy.data import atoms_to_structures, collate, pair_vectors
@@ -174,3 +175,10 @@ def test_a_copy_has_weights_of_its_own(batch):
     step(twin)
     check(twin, batch)
     assert torch.equal(potential.predict(batch).forces, before)
+
+
+@pytest.mark.parametrize("potential", [linear(), network(), network(hidden=())])
+def test_single_atoms_of_an_element(potential):
+    # arrays of one row are contiguous even where they are views, which kernels cannot write to
+    atoms = Atoms("HCO", [[0, 0, 0], [1.1, 0, 0], [0, 1.3, 0.2]], cell=[7, 8, 9], pbc=True)
+    check(potential, atoms_to_structures(atoms, CUTOFF))
