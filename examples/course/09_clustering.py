@@ -78,8 +78,8 @@ readers = {
 reduced = ScikitPCA(20, random_state=0).fit_transform(X)
 read = {name: method.fit_predict(reduced if name == "Gaussian mixture" else X) for name, method in readers.items()}
 scores = {name: (accuracy(truth, found), adjusted_rand_score(truth, found)) for name, found in read.items()}
-for name, (right, rand) in scores.items():
-    print(f"{name:>20}: {right:.1%} of the digits right, adjusted Rand index {rand:.2f}")
+for name, (part, rand) in scores.items():
+    print(f"{name:>20}: {part:.1%} of the digits right, adjusted Rand index {rand:.2f}")
 
 figure = Figure(figsize=(13, 4.5), layout="constrained")
 axes = figure.subplots(3, 10)
