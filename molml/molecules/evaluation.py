@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from molml.molecules.data import as_molecules, canonical
-from molml.molecules.exploration import similarities, straight, turned
+from molml.molecules.exploration import CANDIDATES, interpolate, similarities
 from molml.molecules.fitting import latent_statistics
 from molml.molecules.generation import generate, molecules
 from molml.molecules.model import MoleculeVAE
@@ -108,6 +108,7 @@ def interpolation_metrics(
     n_pairs: int = 60,
     n_points: int = 11,
     spherical: bool = False,
+    candidates: int = CANDIDATES,
     seed: int = 0,
 ) -> dict[str, float]:
     """How smooth paths between random pairs of molecules are.
@@ -119,8 +120,8 @@ def interpolation_metrics(
         Canonical SMILES to draw the pairs from.
     n_pairs, n_points : int
         Paths, and points on each, ends included.
-    spherical : bool
-        Paths that turn from one code to the other, as of `interpolate`, rather than straight ones.
+    spherical, candidates
+        As of `interpolate`.
     seed : int
 
     Returns
@@ -135,10 +136,9 @@ def interpolation_metrics(
         raise ValueError(f"smiles must hold at least two molecules whose tokens the model knows, got {len(known)}")
     rng = np.random.default_rng(seed)
     pairs = [rng.choice(len(known), 2, replace=False) for _ in range(n_pairs)]
-    codes = model.encode([known[i] for pair in pairs for i in pair]).reshape(n_pairs, 2, -1)
-    between, steps = turned if spherical else straight, np.linspace(0.0, 1.0, n_points)
-    found = model.decode(np.concatenate([between(a, b, steps) for a, b in codes]))
-    paths = [found[i : i + n_points] for i in range(0, len(found), n_points)]
+    options: dict[str, Any] = {"spherical": spherical, "candidates": candidates}
+    paths = [list(interpolate(model, [known[i] for i in pair], n_points, **options)) for pair in pairs]
+    found = [mol for path in paths for mol in path]
     steps_taken = [
         (float(similarities(a, [b])[0] or 0.0), canonical(a) != canonical(b))
         for path in paths

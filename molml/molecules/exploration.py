@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,11 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 WIDENING = 1.25
 MOST_ROUNDS = 24
 DRAWS = 3  # points decoded per neighbour wanted, in a round
+# paths: codes tried at every point, their distance from it in standard deviations of the posterior, and what a step to
+# the same molecule is worth: as much as one to a rather similar one, or the smoothest path would stand still
+CANDIDATES, NEARBY, REST = 32, 0.5, 0.7
+MISSING = -1.0  # what a step from or to a point is worth that is no molecule
+MOST_SWEEPS = 20
 _MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 
 
@@ -153,9 +158,20 @@ def near(
 
 
 def interpolate(
-    vae: Autoencoder, molecules: object, n: int = 7, *, path: bool = False, spherical: bool = False
+    vae: Autoencoder,
+    molecules: object,
+    n: int = 7,
+    *,
+    path: bool = False,
+    spherical: bool = False,
+    candidates: int = CANDIDATES,
+    seed: int = 0,
 ) -> MoleculeList:
     """Molecules between molecules: decoded from points between their codes.
+
+    The molecules that the points themselves decode to may have little to do with each other. So some codes are tried
+    close to every point, half a standard deviation of the posterior away, and of each point's molecules that one is
+    taken which makes the steps along the path, or along the rows and columns of the grid, smallest in all.
 
     Parameters
     ----------
@@ -169,6 +185,10 @@ def interpolate(
         A path also through four.
     spherical : bool
         Turn from one code to the next, at a length between theirs, rather than along the straight line.
+    candidates : int
+        Codes tried at every point that is not an end, the point itself among them; with 1 it is all.
+    seed : int
+        Of the others.
 
     Returns
     -------
@@ -180,7 +200,7 @@ def interpolate(
     Raises
     ------
     ValueError
-        If there are fewer than two molecules, or n is less than 2.
+        If there are fewer than two molecules, or a number is out of its range.
 
     References
     ----------
@@ -188,19 +208,25 @@ def interpolate(
     """
     given = _given(molecules, None, "molecules")
     _check_integer("n", n, 2)
+    _check_integer("candidates", candidates, 1)
+    _check_integer("seed", seed, 0)
     codes = np.asarray(vae.encode(given), dtype=np.float64)
-    between = turned if spherical else straight
     steps = np.linspace(0.0, 1.0, n)
     grid = len(given) == 4 and not path
+    all_points = _grid if grid else _legs
+    points = all_points(codes, steps, turned if spherical else straight)
     if grid:
-        left, right = between(codes[0], codes[2], steps), between(codes[1], codes[3], steps)
-        points = np.concatenate([between(a, b, steps) for a, b in zip(left, right, strict=True)])
-        ends = [0, n - 1, n * (n - 1), n * n - 1]
+        numbers = np.arange(n * n).reshape(n, n)
+        ends, lines = [0, n - 1, n * (n - 1), n * n - 1], [*numbers.tolist(), *numbers.T.tolist()]
     else:
-        legs = [between(a, b, steps)[i > 0 :] for i, (a, b) in enumerate(zip(codes, codes[1:], strict=False))]
-        points = np.concatenate(legs)
-        ends = [i * (n - 1) for i in range(len(given))]
-    found = vae.decode(points)
+        ends, lines = [i * (n - 1) for i in range(len(given))], [list(range(len(points)))]
+    _, logvar = vae.posterior(vae.dataset([canonical(mol) for mol in given]))
+    spread = NEARBY * all_points(np.exp(0.5 * np.asarray(logvar, dtype=np.float64)), steps, straight)
+    noise = np.random.default_rng(seed).normal(size=(len(points), candidates, points.shape[1]))
+    noise[:, 0] = 0.0
+    tried = [z[:1] if i in ends else z for i, z in enumerate(points[:, None] + spread[:, None] * noise)]
+    decoded = iter(vae.decode(np.concatenate(tried)))
+    found = _smoothest([[next(decoded) for _ in z] for z in tried], lines)
     if grid:
         to_each = [similarities(mol, found) for mol in given]
         alike = [None if mol is None else max(float(s[i] or 0.0) for s in to_each) for i, mol in enumerate(found)]
@@ -216,6 +242,62 @@ def interpolate(
     return MoleculeList(
         found, values, columns=n if grid else min(len(found), n), highlight=ends, title="Interpolation", note=note
     )
+
+
+def _grid(corners: Floats, steps: Floats, between: Callable[[Floats, Floats, Floats], Floats]) -> Floats:
+    left, right = between(corners[0], corners[2], steps), between(corners[1], corners[3], steps)
+    return np.concatenate([between(a, b, steps) for a, b in zip(left, right, strict=True)])
+
+
+def _legs(stations: Floats, steps: Floats, between: Callable[[Floats, Floats, Floats], Floats]) -> Floats:
+    legs = zip(stations, stations[1:], strict=False)
+    return np.concatenate([between(a, b, steps)[i > 0 :] for i, (a, b) in enumerate(legs)])
+
+
+def _smoothest(found: Sequence[Sequence[Chem.Mol | None]], lines: Sequence[Sequence[int]]) -> list[Chem.Mol | None]:
+    """One of the molecules of every point, so that those that follow each other along lines of points are alike.
+
+    One line after the other is chosen by dynamic programming (Viterbi, IEEE Trans. Inf. Theory 13, 260 (1967)), for the
+    others as they are, until nothing changes: the best choice for a single line, a good one for several.
+    """
+    names = [[None if mol is None else canonical(mol) for mol in each] for each in found]
+    prints = [[None if mol is None else _MORGAN.GetFingerprint(mol) for mol in each] for each in found]
+    links: dict[int, dict[int, Floats]] = {i: {} for i in range(len(found))}
+    for line in lines:
+        for i, j in zip(line, line[1:], strict=False):
+            links[i][j] = _likeness(names[i], prints[i], names[j], prints[j])
+            links[j][i] = links[i][j].T
+    chosen = [0] * len(found)
+    for _ in range(MOST_SWEEPS):
+        before = list(chosen)
+        for line in lines:
+            others = [[link[:, chosen[j]] for j, link in links[i].items() if j not in line] for i in line]
+            own = [sum(each, np.zeros(len(found[i]))) for i, each in zip(line, others, strict=True)]
+            total, origins = own[0], []
+            for place, (i, j) in enumerate(zip(line, line[1:], strict=False), start=1):
+                worth = total[:, None] + links[i][j]
+                origins.append(worth.argmax(0))
+                total = worth.max(0) + own[place]
+            best = int(total.argmax())
+            for i, origin in zip(line[:0:-1], origins[::-1], strict=True):
+                chosen[i], best = best, int(origin[best])
+            chosen[line[0]] = best
+        if chosen == before:
+            break
+    return [each[k] for each, k in zip(found, chosen, strict=True)]
+
+
+def _likeness(
+    names: Sequence[str | None], prints: Sequence[Any], other_names: Sequence[str | None], other_prints: Sequence[Any]
+) -> Floats:
+    """What a step from each of the molecules to each of the others is worth."""
+    worth = np.full((len(names), len(other_names)), MISSING)
+    there = [k for k, each in enumerate(other_prints) if each is not None]
+    for row, name, each in zip(worth, names, prints, strict=True):
+        if each is not None:
+            row[there] = BulkTanimotoSimilarity(each, [other_prints[k] for k in there])
+            row[[other == name for other in other_names]] = REST
+    return worth
 
 
 def _given(source: object, allowed: tuple[int, ...] | None, what: str) -> list[Chem.Mol]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
+from molml.molecules.data import as_molecules, canonical
 from molml.molecules.evaluation import evaluate, interpolation_metrics, sample_metrics
 from molml.molecules.language import LanguageModel
 from molml.molecules.model import MoleculeVAE
@@ -9,6 +10,11 @@ from molml.molecules.tokens import Tokenizer
 
 SMILES = ["CCO", "CCN", "CCC", "CC=O"]
 TOKENIZER = Tokenizer.from_strings(SMILES)
+
+
+def encode_as(model, codes, monkeypatch):
+    """Let a model give molecules, as SMILES or not, the codes of a table."""
+    monkeypatch.setattr(model, "encode", lambda mols: np.array([codes[canonical(mol)] for mol in as_molecules(mols)]))
 
 
 @pytest.fixture
@@ -21,8 +27,7 @@ def vae(monkeypatch):
         # the mask turns the string that is no molecule into one
         return [("C" if mask and i == 4 else table[i]) for i in np.clip(np.round(z[:, 0]), 0, 4).astype(int)]
 
-    codes = {text: np.array([i, 0.0]) for i, text in enumerate(SMILES)}
-    monkeypatch.setattr(model, "encode", lambda texts: np.array([codes[text] for text in texts]))
+    encode_as(model, {text: np.array([i, 0.0]) for i, text in enumerate(SMILES)}, monkeypatch)
     monkeypatch.setattr(model, "decode_strings", decode_strings)
     monkeypatch.setattr(model, "sample_codes", lambda n, *, seed=0: np.arange(n)[:, None] % 5 * np.array([1.0, 0.0]))
     return model
@@ -60,7 +65,7 @@ def test_evaluation_of_a_language_model():
 
 
 def test_paths_are_measured(vae):
-    found = interpolation_metrics(vae, ["CCO", "CCC"], n_pairs=3, n_points=5)
+    found = interpolation_metrics(vae, ["CCO", "CCC"], n_pairs=3, n_points=5, candidates=1)
     # codes 0 … 2 in steps of a half: CCO, CCO (0.5 rounds to even), CCN, CCC, CCC
     assert found["validity"] == 1.0
     assert found["distinct"] == 3.0
@@ -74,13 +79,12 @@ def test_paths_are_measured(vae):
 
 def test_paths_may_turn(vae, monkeypatch):
     # a quarter of a circle of radius 2 has its middle at 1.41, the straight line at 1
-    codes = {"CCO": np.array([0.0, 2.0]), "CCC": np.array([2.0, 0.0])}
-    monkeypatch.setattr(vae, "encode", lambda texts: np.array([codes[text] for text in texts]))
+    encode_as(vae, {"CCO": np.array([0.0, 2.0]), "CCC": np.array([2.0, 0.0])}, monkeypatch)
     seen = []
     decode = vae.decode_strings
     monkeypatch.setattr(vae, "decode_strings", lambda z, **options: seen.append(z) or decode(z, **options))
     for spherical in (False, True):
-        interpolation_metrics(vae, ["CCO", "CCC"], n_pairs=1, n_points=3, spherical=spherical)
+        interpolation_metrics(vae, ["CCO", "CCC"], n_pairs=1, n_points=3, spherical=spherical, candidates=1)
     np.testing.assert_allclose([z[1] for z in seen], [[1.0, 1.0], [2**0.5, 2**0.5]])
 
 

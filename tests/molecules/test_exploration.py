@@ -1,5 +1,7 @@
 """Neighbours, paths and grids in a space whose codes one can read."""
 
+import itertools
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -56,7 +58,7 @@ def test_a_query_that_is_not_reconstructed_is_said_to_be():
 
 
 def test_path_is_straight():
-    found = interpolate(Chains(), ["CCCCCC", "C"], 6)
+    found = interpolate(Chains(), ["CCCCCC", "C"], 6, candidates=1)
     assert found.smiles == ["CCCCCC", "CCCCC", "CCCC", "CCC", "CC", "C"]
     assert found.values["to previous"][0] is None
     assert found.values["to previous"][1] == similarities(found[0], [found[1]])[0]
@@ -64,13 +66,13 @@ def test_path_is_straight():
 
 
 def test_path_through_several_has_each_once():
-    found = interpolate(Chains(), ["C", "CCC", "CCCOO"], 3)
+    found = interpolate(Chains(), ["C", "CCC", "CCCOO"], 3, candidates=1)
     assert found.smiles == ["C", "CC", "CCC", "CCCO", "CCCOO"]
     assert found.highlight == [0, 2, 4]
 
 
 def test_grid_has_the_four_in_its_corners():
-    found = interpolate(Chains(), ["C", "CCC", "COO", "CCCOO"], 3)
+    found = interpolate(Chains(), ["C", "CCC", "COO", "CCCOO"], 3, candidates=1)
     assert found.smiles == ["C", "CC", "CCC", "CO", "CCO", "CCCO", "COO", "CCOO", "CCCOO"]
     assert found.columns == 3 and found.highlight == [0, 2, 6, 8]
     assert [found.values["similarity"][k] for k in found.highlight] == [1.0] * 4
@@ -82,6 +84,51 @@ def test_points_that_are_no_molecules_stay_empty():
     assert found.smiles == ["C", "CC", None, None]
     assert found.values["to previous"][2:] == [None, None]
     assert "2 of 4 points are molecules" in found.note and "does not reconstruct CCCC" in found.note
+
+
+def test_the_smoothest_path_is_the_best_of_all():
+    rng = np.random.default_rng(3)
+    texts = ["CCO", "CCN", "c1ccccc1", "CCCO", "OCCO", "Cc1ccccc1", "CC(C)O", "Oc1ccccc1"]
+    for n_points in (2, 5):
+        found = [[Chem.MolFromSmiles(texts[k]) for k in rng.integers(len(texts), size=4)] for _ in range(n_points)]
+        found[1][2] = None
+
+        def worth(path):
+            steps = zip(path, path[1:], strict=False)
+            return sum(
+                exploration.MISSING
+                if a is None or b is None
+                else exploration.REST
+                if Chem.MolToSmiles(a) == Chem.MolToSmiles(b)
+                else similarities(a, [b])[0]
+                for a, b in steps
+            )
+
+        chosen = exploration._smoothest(found, [list(range(n_points))])
+        assert all(any(mol is other for other in each) for mol, each in zip(chosen, found, strict=True))
+        every = [worth(path) for path in itertools.product(*found)]
+        assert worth(chosen) == pytest.approx(max(every)) and min(every) < max(every) - 0.1
+    # of a grid no single change makes it better
+    square = [[0, 1], [2, 3], [0, 2], [1, 3]]
+    found = [[Chem.MolFromSmiles(texts[k]) for k in rng.integers(len(texts), size=4)] for _ in range(4)]
+    chosen = exploration._smoothest(found, square)
+    best = sum(worth([chosen[i] for i in line]) for line in square)
+    for place, mols in enumerate(found):
+        for mol in mols:
+            other = [mol if i == place else each for i, each in enumerate(chosen)]
+            assert sum(worth([other[i] for i in line]) for line in square) < best + 1e-12
+
+
+def test_candidates_make_paths_smoother():
+    ends = ["CCCCCCCC", "COOO"]
+    plain, again, other = (
+        interpolate(Chains(std=2.0), ends, 9, candidates=k, seed=s) for k, s in ((1, 0), (1, 1), (64, 0))
+    )
+    assert plain.smiles == again.smiles
+    assert other.smiles[0] == plain.smiles[0] and other.smiles[-1] == plain.smiles[-1]
+    mean = [np.mean([value or 0.0 for value in path.values["to previous"][1:]]) for path in (plain, other)]
+    assert mean[1] > mean[0] + 0.05
+    assert interpolate(Chains(std=2.0), ends, 9, seed=4).smiles == interpolate(Chains(std=2.0), ends, 9, seed=4).smiles
 
 
 def test_spherical_path_keeps_the_length():
@@ -111,6 +158,10 @@ def test_where_there_is_no_plane_to_turn_in_the_path_is_straight(a, b):
         (lambda: near(Chains(), "this is none"), "molecule"),
         (lambda: interpolate(Chains(), ["C"]), "molecules must be at least two molecules, got 1"),
         (lambda: interpolate(Chains(), ["C", "CC"], 1), "n must be an integer of at least 2"),
+        (
+            lambda: interpolate(Chains(), ["C", "CC"], candidates=0),
+            "candidates must be an integer of at least 1, got 0",
+        ),
     ],
 )
 def test_what_is_refused(call, message):
