@@ -21,6 +21,7 @@ import molml
 from molml.molecules.chemnet import ChemNet, frechet_distance, gaussian_of
 from molml.molecules.data import canonical, read_molecules
 from molml.molecules.evaluation import interpolation_metrics
+from molml.molecules.exploration import CANDIDATES
 from molml.molecules.generation import molecules
 from molml.molecules.moses import chemnet_file
 
@@ -35,10 +36,11 @@ def main() -> None:
     torch.set_num_threads(1)
     vae = molml.load(arguments.model)
     valid = read_molecules(arguments.valid).smiles
-    for spherical in (False, True):
-        found = interpolation_metrics(vae, valid, spherical=spherical)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
-        print(f"{'spherical' if spherical else 'straight':<10} {shown}", flush=True)
+    for candidates in (CANDIDATES, 1):
+        for spherical in (False, True):
+            found = interpolation_metrics(vae, valid, spherical=spherical, candidates=candidates)
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in found.items())
+            print(f"{'spherical' if spherical else 'straight':<10} {candidates:>3} codes a point  {shown}", flush=True)
     network = ChemNet(chemnet_file())
     chosen = np.random.default_rng(0).permutation(len(valid))[: 2 * arguments.n]
     reference = gaussian_of(network.describe([valid[i] for i in chosen]))
