@@ -260,12 +260,11 @@ def _smoothest(found: Sequence[Sequence[Chem.Mol | None]], lines: Sequence[Seque
     One line after the other is chosen by dynamic programming (Viterbi, IEEE Trans. Inf. Theory 13, 260 (1967)), for the
     others as they are, until nothing changes: the best choice for a single line, a good one for several.
     """
-    names = [[None if mol is None else canonical(mol) for mol in each] for each in found]
     prints = [[None if mol is None else _MORGAN.GetFingerprint(mol) for mol in each] for each in found]
     links: dict[int, dict[int, Floats]] = {i: {} for i in range(len(found))}
     for line in lines:
         for i, j in zip(line, line[1:], strict=False):
-            links[i][j] = _likeness(names[i], prints[i], names[j], prints[j])
+            links[i][j] = _likeness(prints[i], prints[j])
             links[j][i] = links[i][j].T
     chosen = [0] * len(found)
     for _ in range(MOST_SWEEPS):
@@ -287,16 +286,15 @@ def _smoothest(found: Sequence[Sequence[Chem.Mol | None]], lines: Sequence[Seque
     return [each[k] for each, k in zip(found, chosen, strict=True)]
 
 
-def _likeness(
-    names: Sequence[str | None], prints: Sequence[Any], other_names: Sequence[str | None], other_prints: Sequence[Any]
-) -> Floats:
-    """What a step from each of the molecules to each of the others is worth."""
-    worth = np.full((len(names), len(other_names)), MISSING)
-    there = [k for k, each in enumerate(other_prints) if each is not None]
-    for row, name, each in zip(worth, names, prints, strict=True):
+def _likeness(prints: Sequence[Any], others: Sequence[Any]) -> Floats:
+    """What a step from each of the molecules to each of the others is worth, by their fingerprints."""
+    worth = np.full((len(prints), len(others)), MISSING)
+    there = [k for k, other in enumerate(others) if other is not None]
+    for row, each in zip(worth, prints, strict=True):
         if each is not None:
-            row[there] = BulkTanimotoSimilarity(each, [other_prints[k] for k in there])
-            row[[other == name for other in other_names]] = REST
+            row[there] = BulkTanimotoSimilarity(each, [others[k] for k in there])
+    # mirror images, too, are alike to the fingerprint
+    worth[worth == 1.0] = REST
     return worth
 
 
