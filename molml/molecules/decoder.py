@@ -116,6 +116,7 @@ class Decoder(nn.Module):
         if z is None or z.shape != (n, self.n_latent):
             found = "None" if z is None else f"shape {tuple(z.shape)}"
             raise ValueError(f"z must have shape ({n}, {self.n_latent}), got {found}")
+        z = z.to(self.initial.weight.dtype)
         h, c = torch.tanh(self.initial(z)).chunk(2, 1)
         return h, c, self._plan(z), torch.zeros(n, dtype=torch.long, device=z.device)
 
@@ -142,12 +143,13 @@ class Decoder(nn.Module):
             x = x + (here[:, None] @ plan)[:, 0].to(x.dtype)
             code = [plan, time + 1]
         w: Any = self.lstm
-        gates = nn.functional.linear(x, w.weight_ih_l0, w.bias_ih_l0) + nn.functional.linear(
-            h.to(x.dtype), w.weight_hh_l0, w.bias_hh_l0
-        )
-        i, f, g, o = gates.chunk(4, 1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-        h = torch.sigmoid(o) * torch.tanh(c)
+        gates = nn.functional.linear(x, w.weight_ih_l0, w.bias_ih_l0 + w.bias_hh_l0)
+        gates = gates.addmm_(h.to(x.dtype), w.weight_hh_l0.T)
+        # slices, for parts of equal size would be copied
+        n = self.hidden
+        opened = torch.sigmoid(gates[:, : 2 * n])
+        c = torch.addcmul(opened[:, n:] * c, opened[:, :n], torch.tanh(gates[:, 2 * n : 3 * n]))
+        h = torch.sigmoid(gates[:, 3 * n :]) * torch.tanh(c)
         return self.output(h), (h, c, *code)
 
     def forward(self, ids: Tensor, z: Tensor | None = None) -> Tensor:

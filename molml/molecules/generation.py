@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def generate(
     batch_size : int
         Strings decoded at a time.
     mixed_precision : bool
-        Run the decoder in bfloat16 where torch does so (autocast).
+        Run the decoder, if it is a torch module, in bfloat16.
     progress : bool, optional
         Show a progress bar; if not given, only if stderr is a terminal and there are more than two batches.
 
@@ -86,7 +86,9 @@ def generate(
 
     Notes
     -----
-    Sampling inverts the cumulative distribution function at one uniform number per token.
+    Sampling inverts the cumulative distribution function at one uniform number per token. A token that the mask lets
+    through is the one that would be taken without it; so all strings are first written without the mask, which is the
+    slower way, and those that it refuses are written again, with the same numbers.
 
     Examples
     --------
@@ -107,9 +109,10 @@ def generate(
     grammar = Grammar(tokenizer, max_length) if mask and tokenizer.kind == "smiles" else None
     uniform = torch.Generator().manual_seed(seed)
     strings: list[str] = []
-    context = torch.autocast(device.type, torch.bfloat16) if mixed_precision else nullcontext()
+    if mixed_precision and isinstance(decoder, torch.nn.Module):
+        decoder = cast(TokenDecoder, copy.deepcopy(decoder).to(torch.bfloat16))
     hidden = None if progress is None and n > 2 * batch_size else not progress
-    with torch.inference_mode(), context, tqdm(total=n, desc="decoding", unit="mol", disable=hidden) as bar:
+    with torch.inference_mode(), tqdm(total=n, desc="decoding", unit="mol", disable=hidden) as bar:
         for first in range(0, n, batch_size):
             size = min(batch_size, n - first)
             numbers = None
@@ -120,14 +123,20 @@ def generate(
             if beam > 1:
                 ids = _beam(decoder, state, len(tokenizer), grammar, beam, max_length, device)
             else:
-                settings = len(tokenizer), grammar, temperature, max_length, device
-                ids, lost = _one_by_one(decoder, state, numbers, *settings, strict=False)
-                if len(lost):
-                    # what led nowhere is written again, carefully
+                settings = len(tokenizer), temperature, max_length, device
+                ids, lost = _one_by_one(decoder, state, numbers, None, *settings)
+                if grammar:
+                    # the mask changes nothing of a string that it lets through: only the others need it
+                    lost = np.array([k for k, row in enumerate(ids) if not grammar.accepts(row)], np.int64)
+                # what led nowhere is written again, carefully
+                for strict in (False, True):
+                    if not grammar or len(lost) == 0:
+                        break
                     again = torch.as_tensor(lost, device=device)
                     state = decoder.start(None if part is None else part[again], len(lost))
                     few = None if numbers is None else numbers[again]
-                    ids[lost], _ = _one_by_one(decoder, state, few, *settings, strict=True)
+                    ids[lost], still = _one_by_one(decoder, state, few, grammar, *settings, strict=strict)
+                    lost = lost[still]
             strings += [tokenizer.decode(row) for row in ids]
             bar.update(size)
     return strings
@@ -166,13 +175,13 @@ def _one_by_one(
     decoder: TokenDecoder,
     state: _State,
     numbers: Tensor | None,
-    n_tokens: int,
     grammar: Grammar | None,
+    n_tokens: int,
     temperature: float,
     max_length: int,
     device: torch.device,
     *,
-    strict: bool,
+    strict: bool = False,
 ) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
     """Tokens (n, max_length), and the rows that led nowhere."""
     n = len(state[0])
@@ -307,12 +316,13 @@ def molecules(strings: Iterable[str], *, unique: bool = False) -> list[Chem.Mol 
         for text in strings:
             mol: Any = Chem.MolFromSmiles(text, parameters) if text else None
             smiles = Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else ""
-            if smiles not in seen:
+            known = smiles in seen
+            if not known:
                 # read again: the canonical form is what a user can copy, and it must be a molecule, too
-                seen[smiles] = Chem.MolFromSmiles(smiles, parameters) if smiles else None
-                if unique and seen[smiles] is not None:
-                    result.append(seen[smiles])
+                seen[smiles] = mol if smiles == text else Chem.MolFromSmiles(smiles, parameters) if smiles else None
+            found = seen[smiles]
             if not unique:
-                found = seen[smiles]
-                result.append(None if found is None else Chem.Mol(found))
+                result.append(Chem.Mol(found) if known and found is not None else found)
+            elif not known and found is not None:
+                result.append(found)
     return result

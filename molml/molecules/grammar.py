@@ -301,6 +301,20 @@ class Grammar:
         )
         return None if place < 0 else int(place)
 
+    def accepts(self, ids: NDArray[np.integer[Any]]) -> bool:
+        """Whether a string ends, within the greatest length, and the grammar forbids none of its tokens.
+
+        Parameters
+        ----------
+        ids : array of int, shape (n_tokens,)
+            What follows "<end>" does not count.
+
+        Returns
+        -------
+        bool
+        """
+        return END_ID in ids[: self.max_length] and self.refusal(ids) is None
+
     def _run(
         self,
         state: GrammarState,

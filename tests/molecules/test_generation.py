@@ -64,6 +64,36 @@ def test_the_mask_mends_what_is_no_molecule_and_without_it_nothing_is_mended():
     assert [Chem.MolFromSmiles(text) is not None for text in mended] == [True] * 3
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_mask_leaves_alone_what_is_a_molecule(temperature):
+    options = {"seed": 2, "max_length": 30, "temperature": temperature}
+    z = codes(*range(3)) if temperature == 0 else 400
+    decoder = Fixed(["CFCC", "CCO", "c1ccccc1"]) if temperature == 0 else Markov(scale=2.0)
+    without, mended = (generate(decoder, TOKENIZER, z, mask=mask, **options) for mask in (False, True))
+    valid = [mol is not None for mol in molecules(without)]
+    assert 0 < sum(valid) < len(valid)
+    assert [a for a, v in zip(without, valid, strict=True) if v] == [a for a, v in zip(mended, valid, strict=True) if v]
+    assert without != mended
+
+
+def test_the_mask_takes_no_steps_where_it_is_not_needed():
+    steps = []
+
+    class Counted(Fixed):
+        def step(self, ids, state):
+            steps.append(len(ids))
+            return super().step(ids, state)
+
+    taken = {}
+    for mask in (False, True):
+        steps.clear()
+        generate(Counted(["CFCC", "CCO", "c1ccccc1"]), TOKENIZER, codes(1, 2), temperature=0, mask=mask)
+        taken[mask] = list(steps)
+    assert taken[True] == taken[False]
+    generate(Counted(["CFCC"]), TOKENIZER, codes(0), temperature=0)
+    assert len(steps) > len("CFCC") + 1 + len(taken[True])
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_samples_do_not_depend_on_the_size_of_the_batch(batch_size):
     expected = generate(Markov(), TOKENIZER, 50, seed=3, max_length=60)
@@ -122,8 +152,24 @@ def test_selfies_need_no_mask():
     assert all(mol is not None for text, mol in zip(strings, molecules(strings), strict=True) if text)
 
 
+def test_molecules_are_objects_of_their_own():
+    first, second, third = molecules(["CCO", "CCO", "OCC"])
+    first.SetProp("_Name", "changed")
+    assert not second.HasProp("_Name") and not third.HasProp("_Name")
+    assert [atom.GetSymbol() for atom in third.GetAtoms()] == ["C", "C", "O"]
+
+
 def test_nothing():
     assert generate(Markov(), TOKENIZER, 0) == []
+
+
+def test_mixed_precision_is_that_of_a_copy():
+    from molml.molecules.decoder import Decoder
+
+    decoder = Decoder(len(TOKENIZER), 2, hidden=8, seed=0).eval()
+    z = torch.zeros(3, 2)
+    assert generate(decoder, TOKENIZER, z, temperature=0, mixed_precision=True, max_length=9)
+    assert decoder.output.weight.dtype == torch.float32
 
 
 def test_mixed_precision_gives_the_same_certain_strings():

@@ -193,3 +193,16 @@ def test_forbidden_token():
 def test_vocabulary_without_a_molecule():
     with pytest.raises(ValueError, match="must have the tokens of a molecule of at most 40"):
         Grammar(Tokenizer(["c", "("]), 40)
+
+
+def test_accepted_are_strings_that_end_in_time():
+    tokenizer = Tokenizer(["C", "F", "(", ")", "=", "1"])
+    grammar = Grammar(tokenizer, max_length=6)
+    ids = {text: tokenizer.encode([text])[0] for text in ("CCF", "CFC", "CCCCC", "CCCCCC")}
+    assert {text: grammar.accepts(row) for text, row in ids.items()} == {
+        "CCF": True,
+        "CFC": False,
+        "CCCCC": True,
+        "CCCCCC": False,
+    }
+    assert not grammar.accepts(ids["CCF"][:-1])
