@@ -16,8 +16,8 @@ from torch import Tensor
 from molml.molecules.data import as_molecules, canonical, normalise, read_molecules, split_by_hash
 from molml.molecules.dataset import MoleculeDataset
 from molml.molecules.language import LanguageModel
-from molml.molecules.loss import ELBO, NextToken, fast_precision, log_density
-from molml.molecules.model import MoleculeVAE
+from molml.molecules.loss import ELBO, NOISY, NextToken, fast_precision, log_density
+from molml.molecules.model import NOISE, MoleculeVAE
 from molml.molecules.names import NAMES
 from molml.molecules.tokens import Tokenizer
 from molml.nn import CouplingFlow, gaussian
@@ -90,6 +90,7 @@ def train(
     beta: float = 0.1,
     free_nats: float = 0.0,
     word_dropout: float = 0.1,
+    noisy: float = NOISY,
     spellings: int = 0,
     warm_up: float = 0.5,
     property_weight: float = 1.0,
@@ -126,7 +127,7 @@ def train(
         What the decoder writes.
     n_latent, hidden : int
         Widths of the code and of the decoder's state.
-    beta, free_nats, word_dropout, property_weight : float
+    beta, free_nats, word_dropout, noisy, property_weight : float
         See `ELBO`.
     spellings : int
         Randomised SMILES of every molecule that the encoder reads beside the canonical one; what the decoder is to
@@ -196,6 +197,7 @@ def train(
         beta=beta,
         free_nats=free_nats,
         word_dropout=word_dropout,
+        noisy=noisy,
         property_weight=property_weight,
         precision=fast_precision() if precision is None else precision,
     )
@@ -203,6 +205,7 @@ def train(
         "beta": beta,
         "free_nats": free_nats,
         "word_dropout": word_dropout,
+        "noisy": noisy,
         "property_weight": property_weight,
         "spellings": spellings,
         "warm_up": warm_up,
@@ -304,7 +307,7 @@ def fit_prior(
     seed: int = 0,
     progress: bool | None = None,
 ) -> None:
-    """Give a model a learned prior: a normalizing flow fitted to samples of q(z|x) of many molecules.
+    """Give a model a learned prior: a normalizing flow fitted to samples of q(z|x) of many molecules, with noise.
 
     Parameters
     ----------
@@ -324,7 +327,9 @@ def fit_prior(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(dataset))[:CODES]
     mean, logvar = model.posterior(dataset.subset(chosen))
-    codes = gaussian.sample(mean, logvar, generator=torch.Generator().manual_seed(seed))
+    # a sample of q(z|x), and the noise of the codes that the model samples with
+    wide = torch.log(logvar.exp() + NOISE**2)
+    codes = gaussian.sample(mean, wide, generator=torch.Generator().manual_seed(seed))
     flow = CouplingFlow(model.n_latent, hidden=(128, 128), seed=seed)
     flow.set_scale(codes)
     n_valid = len(codes) // 50

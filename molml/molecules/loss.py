@@ -15,12 +15,19 @@ from molml.nn import gaussian
 from molml.training import Term
 
 
+NOISY = 0.7
+
+
 @final
 class ELBO:
     """Negative evidence lower bound per molecule, -log p(x|z) + β KL(q(z|x) ‖ N(0, 1)), in nats.
 
     Both summands are sums, the one over the tokens of a molecule, the other over the dimensions of z; so `beta` is
     that of the literature, whatever the length of the strings.
+
+    Of some molecules the decoder gets the code with noise added, and is told its standard deviation s: then it learns
+    p(x|z + s ε), from all of a molecule (s = 0) to what remains of it when the code is hardly known. √(s²/(1 + s²)) is
+    drawn like the largest of two uniform numbers, so that half of the s lie above 1.
 
     Terms: cross_entropy, kl (and kl_free, which takes its place in the objective, where there are free nats), and
     property_mse (of standardised properties, per known value) where the model predicts properties.
@@ -33,6 +40,8 @@ class ELBO:
         Divergence per dimension, averaged over the batch, that costs nothing.
     word_dropout : float
         Probability with which a token that the decoder reads in training is hidden from it, 0 … 1.
+    noisy : float
+        Probability with which a molecule's code gets noise, 0 … 1.
     property_weight : float
         Weight of the properties' error.
     precision : torch.dtype
@@ -55,6 +64,7 @@ class ELBO:
         beta: float = 0.1,
         free_nats: float = 0.0,
         word_dropout: float = 0.1,
+        noisy: float = NOISY,
         property_weight: float = 1.0,
         precision: torch.dtype = torch.float32,
     ) -> None:
@@ -63,9 +73,11 @@ class ELBO:
                 raise ValueError(f"{name} must be 0 or more, got {value}")
         if not 0 <= word_dropout < 1:
             raise ValueError(f"word_dropout must be a probability, 0 <= word_dropout < 1, got {word_dropout}")
+        if not 0 <= noisy <= 1:
+            raise ValueError(f"noisy must be a probability, 0 <= noisy <= 1, got {noisy}")
         check_precision(precision)
         self.beta, self.free_nats, self.word_dropout = float(beta), float(free_nats), float(word_dropout)
-        self.property_weight, self.precision = float(property_weight), precision
+        self.noisy, self.property_weight, self.precision = float(noisy), float(property_weight), precision
 
     def __call__(self, model: Any, batch: MoleculeBatch) -> dict[str, Term]:
         n, batch = len(batch.tokens), on_device(batch, model.decoder.output.weight.device)
@@ -74,7 +86,9 @@ class ELBO:
             spelled = batch if batch.read is None or not model.training else batch.read
             mean, logvar = model.encode_batch(spelled)
             z = gaussian.sample(mean, logvar)
-            logits = model.decoder(_read(batch.tokens, self.word_dropout if model.training else 0.0), z)
+            read = _read(batch.tokens, self.word_dropout if model.training else 0.0)
+            noise = _noise(n, self.noisy, z.device)
+            logits = model.decoder(read, model.hint(z + noise * torch.randn_like(z), noise))
         divergence = gaussian.kl_divergence(mean, logvar).sum()
         terms = {
             "cross_entropy": Term(token_losses(logits, batch.tokens).sum(), n),
@@ -177,6 +191,12 @@ def check_precision(precision: torch.dtype) -> None:
     """Refuse what is neither float32 nor bfloat16."""
     if precision not in (torch.float32, torch.bfloat16):
         raise ValueError(f"precision must be torch.float32 or torch.bfloat16, got {precision}")
+
+
+def _noise(n: int, share: float, device: torch.device) -> Tensor:
+    """Standard deviations of the noise of codes, shape (n, 1)."""
+    blur = torch.rand(n, 1, device=device).sqrt() * (torch.rand(n, 1, device=device) < share)
+    return blur / (1 - blur**2).sqrt()
 
 
 def _read(tokens: Tensor, dropout: float) -> Tensor:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ENCODED, DECODED = 256, 1024  # molecules at a time
 MOST_ROUNDS = 20
+NOISE = 1.0  # of the codes that the prior gives
 
 
 @final
@@ -59,7 +60,7 @@ class MoleculeVAE(nn.Module):
     predictor : MLP or None
         Code to standardised properties.
     prior : CouplingFlow or None
-        Learned distribution of the codes; None stands for N(0, 1).
+        Learned distribution of the codes with noise of standard deviation 1; None stands for N(0, 2).
 
     Raises
     ------
@@ -97,7 +98,7 @@ class MoleculeVAE(nn.Module):
             self.encoder = ConvolutionalEncoder(n, n_latent, seed=seed)
         else:
             self.encoder = RecurrentEncoder(n, n_latent, seed=seed)
-        self.decoder = Decoder(n, n_latent, hidden=hidden, seed=seed + 1)
+        self.decoder = Decoder(n, n_latent + 1, hidden=hidden, seed=seed + 1)
         self.prior: CouplingFlow | None = None
         self.set_properties(properties, seed=seed + 2)
 
@@ -126,6 +127,24 @@ class MoleculeVAE(nn.Module):
     def encode_batch(self, batch: MoleculeBatch) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the code of every molecule of a batch, each of shape (n, n_latent)."""
         return cast("tuple[Tensor, Tensor]", self.encoder(batch))
+
+    def hint(self, z: Tensor, noise: Tensor) -> Tensor:
+        """What the decoder reads of codes with noise.
+
+        Parameters
+        ----------
+        z : Tensor, shape (n, n_latent)
+            Codes, with normal noise added.
+        noise : Tensor, shape (n, 1)
+            Its standard deviation s.
+
+        Returns
+        -------
+        Tensor, shape (n, n_latent + 1)
+            The expected codes, z / (1 + s²) if they are spread like N(0, 1), and s / √(1 + s²).
+        """
+        total = 1 + noise**2
+        return torch.cat([z / total, noise / total.sqrt()], 1)
 
     def dataset(
         self,
@@ -180,12 +199,17 @@ class MoleculeVAE(nn.Module):
             return np.zeros((0, self.n_latent))
         return self.posterior(self.dataset(smiles))[0].double().numpy()
 
-    def decode(self, z: np.ndarray, *, mask: bool = True, beam: int = 1) -> list[Chem.Mol | None]:
+    def decode(
+        self, z: np.ndarray, *, noise: float = 0.0, mask: bool = True, beam: int = 1
+    ) -> list[Chem.Mol | None]:
         """Molecules of codes: of each, token after token, the most probable string.
 
         Parameters
         ----------
         z : array, shape (n, n_latent)
+        noise : float
+            Standard deviation of what is uncertain in every coordinate of the codes. The larger it is, the more the
+            decoder follows what molecules are like rather than the code; 0 takes the code at its word.
         mask : bool
             Allow only tokens after which the string can become a molecule.
         beam : int
@@ -199,17 +223,36 @@ class MoleculeVAE(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is wrong, or a number is not finite.
+            If the shape is wrong, a number is not finite, or the noise is negative.
         """
-        return molecules(self.decode_strings(z, mask=mask, beam=beam))
+        return molecules(self.decode_strings(z, noise=noise, mask=mask, beam=beam))
 
-    def decode_strings(self, z: np.ndarray, *, mask: bool = True, beam: int = 1) -> list[str]:
-        """The strings of which `decode` makes molecules; parameters and errors as there."""
-        codes = np.asarray(z, np.float32)
+    def decode_strings(
+        self,
+        z: np.ndarray,
+        *,
+        noise: float = 0.0,
+        mask: bool = True,
+        beam: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        mixed_precision: bool = False,
+    ) -> list[str]:
+        """The strings of which `decode` makes molecules; parameters and errors as there and of `generate`."""
+        codes = np.array(z, np.float32)
         if codes.ndim != 2 or codes.shape[1] != self.n_latent:
             raise ValueError(f"z must have shape (n, {self.n_latent}), got {codes.shape}")
+        if not 0 <= noise < np.inf:
+            raise ValueError(f"noise must be a standard deviation, 0 or more, got {noise}")
         return generate(
-            self.decoder, self.tokenizer, torch.from_numpy(codes.copy()), mask=mask, temperature=0.0, beam=beam
+            self.decoder,
+            self.tokenizer,
+            self.hint(torch.from_numpy(codes), torch.full((len(codes), 1), float(noise))),
+            mask=mask,
+            temperature=temperature,
+            beam=beam,
+            seed=seed,
+            mixed_precision=mixed_precision,
         )
 
     def reconstruct(self, source: object) -> list[Chem.Mol | None]:
@@ -217,7 +260,7 @@ class MoleculeVAE(nn.Module):
         return self.decode(self.encode(source))
 
     def sample_codes(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """Codes drawn from the prior.
+        """Codes drawn from the prior: with noise of standard deviation 1, which makes them easy to draw.
 
         Parameters
         ----------
@@ -227,10 +270,12 @@ class MoleculeVAE(nn.Module):
         Returns
         -------
         array, shape (n, n_latent), float64
+            For ``decode(z, noise=NOISE)``.
         """
         generator = torch.Generator().manual_seed(seed)
         if self.prior is None:
-            return torch.randn(n, self.n_latent, generator=generator).double().numpy()
+            spread = (1 + NOISE**2) ** 0.5
+            return (spread * torch.randn(n, self.n_latent, generator=generator)).double().numpy()
         return self.prior.sample(n, generator=generator).double().numpy()
 
     def sample(self, n: int, *, seed: int = 0, temperature: float = 0.0) -> list[Chem.Mol]:
@@ -261,11 +306,9 @@ class MoleculeVAE(nn.Module):
             if missing == 0:
                 break
             start = seed + 1_000_003 * attempt
-            codes = torch.from_numpy(self.sample_codes(missing + missing // 20 + 8, seed=start)).float()
-            strings = generate(
-                self.decoder,
-                self.tokenizer,
-                codes,
+            strings = self.decode_strings(
+                self.sample_codes(missing + missing // 20 + 8, seed=start),
+                noise=NOISE,
                 temperature=temperature,
                 seed=start,
                 mixed_precision=fast_precision() == torch.bfloat16,

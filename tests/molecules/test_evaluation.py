@@ -23,7 +23,7 @@ def vae(monkeypatch):
     model = MoleculeVAE(TOKENIZER, encoder="convolutional", n_latent=2, hidden=4)
     table = [*SMILES, "C(C"]
 
-    def decode_strings(z, *, mask=True, beam=1):
+    def decode_strings(z, *, noise=0.0, mask=True, beam=1):
         # the mask turns the string that is no molecule into one
         return [("C" if mask and i == 4 else table[i]) for i in np.clip(np.round(z[:, 0]), 0, 4).astype(int)]
 

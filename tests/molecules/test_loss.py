@@ -46,15 +46,31 @@ def test_divergence_in_closed_form_is_that_of_samples():
 def test_the_bound_is_a_sum_per_molecule():
     model = small().eval()
     torch.manual_seed(0)
-    terms = ELBO(beta=0.3)(model, batch(model))
+    terms = ELBO(beta=0.3, noisy=0.0)(model, batch(model))
     torch.manual_seed(0)
     whole = batch(model)
     mean, logvar = model.encode_batch(whole)
     z = gaussian.sample(mean, logvar)
-    expected = token_losses(model.decoder(whole.tokens[:, :-1], z), whole.tokens).sum()
+    hint = torch.cat([z, torch.zeros(4, 1)], 1)
+    expected = token_losses(model.decoder(whole.tokens[:, :-1], hint), whole.tokens).sum()
     torch.testing.assert_close(terms["cross_entropy"].total, expected)
     assert terms["cross_entropy"].count == terms["kl"].count == 4
     assert (terms["cross_entropy"].weight, terms["kl"].weight) == (1.0, 0.3)
+
+
+def test_so_many_codes_get_noise_half_of_it_below_one():
+    model, seen = small().eval(), []
+    hint = model.hint
+    model.hint = lambda z, noise: seen.append(noise[:, 0]) or hint(z, noise)
+    whole = model.dataset(SMILES * 500).collate(list(range(2000)))
+    torch.manual_seed(0)
+    ELBO(noisy=0.6)(model, whole)
+    (noise,) = seen
+    # five standard deviations of a frequency
+    assert (noise > 0).double().mean().item() == pytest.approx(0.6, abs=5 * (0.24 / 2000) ** 0.5)
+    assert (noise[noise > 0] < 1).double().mean().item() == pytest.approx(0.5, abs=5 * (0.25 / 1200) ** 0.5)
+    ELBO(noisy=0.0)(model, whole)
+    assert not seen[1].any()
 
 
 def test_free_nats_cost_nothing_and_the_divergence_is_still_reported():

@@ -28,6 +28,7 @@ def trained():
         hidden=128,
         beta=0.003,
         word_dropout=0.0,
+        noisy=0.3,
         batch_size=10,
         learning_rate=4e-3,
         valid_fraction=0.0,
@@ -87,15 +88,43 @@ def test_it_explores_by_the_functions_of_that_name(trained):
 
 def test_the_learned_prior_fits_the_codes_better_than_the_standard_one(trained):
     codes = torch.from_numpy(trained.encode(FIFTY)).float()
-    standard = torch.distributions.Normal(0.0, 1.0).log_prob(codes).sum(1)
+    codes = codes + torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
+    standard = torch.distributions.Normal(0.0, 2**0.5).log_prob(codes).sum(1)
     assert trained.prior.log_density(codes).mean() > standard.mean()
 
 
-def test_without_a_learned_prior_codes_are_standard_normal():
-    codes = MoleculeVAE(TOKENIZER, n_latent=4, hidden=8).sample_codes(4000, seed=1)
+def test_without_a_learned_prior_codes_are_standard_normal_with_noise():
+    codes = MoleculeVAE(TOKENIZER, n_latent=4, hidden=8).sample_codes(4000, seed=1) / 2**0.5
     # five standard errors
     assert np.abs(codes.mean(0)).max() < 5 / 4000**0.5
     assert np.abs(codes.std(0) - 1).max() < 5 / 8000**0.5
+
+
+def test_the_hint_is_what_to_expect_of_a_code_with_noise():
+    model = MoleculeVAE(TOKENIZER, n_latent=2, hidden=8)
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(200_000, 2))
+    noisy = z + 0.7 * rng.normal(size=z.shape)
+    hint = model.hint(torch.from_numpy(noisy), torch.full((len(z), 1), 0.7, dtype=torch.float64)).numpy()
+    # the regression of the code on the noisy one; slope within five standard errors
+    slope = (z * noisy).sum() / (noisy**2).sum()
+    assert (hint[:, :2] / noisy) == pytest.approx(np.full(z.shape, 1 / 1.49))
+    assert slope == pytest.approx(1 / 1.49, abs=5 * 0.7 / 400_000**0.5)
+    np.testing.assert_allclose(hint[:, 2], 0.7 / 1.49**0.5)
+    np.testing.assert_allclose(model.hint(torch.ones(1, 2), torch.zeros(1, 1)), [[1.0, 1.0, 0.0]])
+
+
+def test_with_much_noise_the_code_hardly_counts(trained):
+    codes = trained.encode(FIFTY)
+    assert len(set(trained.decode_strings(codes, noise=0.0))) == 50
+    # control above: without noise they differ
+    assert len(set(trained.decode_strings(codes, noise=1e4))) == 1
+
+
+@pytest.mark.parametrize("noise", [-0.1, np.nan, np.inf])
+def test_noise_out_of_range_is_refused(trained, noise):
+    with pytest.raises(ValueError, match="noise must be a standard deviation"):
+        trained.decode(trained.encode(["CCO"]), noise=noise)
 
 
 @pytest.mark.parametrize("encoder", ["graph", "convolutional", "recurrent"])
