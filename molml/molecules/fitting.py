@@ -34,7 +34,8 @@ DRUGLIKE: dict[str, Any] = {
     "hidden": 384,
     "beta": 0.1,
     "word_dropout": 0.1,
-    "batch_size": 64,
+    "batch_size": 128,
+    "learning_rate": 2.8e-3,
     "min_count": 20,
 }
 """Settings of `train` for the model of drug-like molecules that comes with the package."""

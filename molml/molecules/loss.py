@@ -39,7 +39,8 @@ class ELBO:
     free_nats : float
         Divergence per dimension, averaged over the batch, that costs nothing.
     word_dropout : float
-        Probability with which a token that the decoder reads in training is hidden from it, 0 … 1.
+        Probability with which a token that the decoder reads in training is hidden from it, 0 … 1, where the code has
+        no noise.
     noisy : float
         Probability with which a molecule's code gets noise, 0 … 1.
     property_weight : float
@@ -86,8 +87,10 @@ class ELBO:
             spelled = batch if batch.read is None or not model.training else batch.read
             mean, logvar = model.encode_batch(spelled)
             z = gaussian.sample(mean, logvar)
-            read = _read(batch.tokens, self.word_dropout if model.training else 0.0)
             noise = _noise(n, self.noisy, z.device)
+            # tokens are hidden so that the decoder looks at the code, which is not to be relied on where it has noise
+            dropout = torch.where(noise > 0, 0.0, self.word_dropout if model.training else 0.0)
+            read = _read(batch.tokens, dropout)
             logits = model.decoder(read, model.hint(z + noise * torch.randn_like(z), noise))
         divergence = gaussian.kl_divergence(mean, logvar).sum()
         terms = {
@@ -199,10 +202,8 @@ def _noise(n: int, share: float, device: torch.device) -> Tensor:
     return blur / (1 - blur**2).sqrt()
 
 
-def _read(tokens: Tensor, dropout: float) -> Tensor:
-    """What the decoder reads: all but the last token, some of them hidden."""
+def _read(tokens: Tensor, dropout: Tensor) -> Tensor:
+    """What the decoder reads: all but the last token, some of them hidden, with a probability (n, 1)."""
     ids = tokens[:, :-1]
-    if dropout == 0:
-        return ids
     hidden = (torch.rand(ids.shape, device=ids.device) < dropout) & (ids != START) & (ids != END)
     return torch.where(hidden, PAD, ids)

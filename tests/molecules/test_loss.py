@@ -91,10 +91,13 @@ def test_word_dropout_hides_tokens_in_training_only():
     model = small()
     seen = []
     model.decoder.tokens.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
-    loss, whole = ELBO(word_dropout=0.9), batch(model)
+    loss, whole = ELBO(word_dropout=0.9, noisy=0.0), batch(model)
     torch.manual_seed(0)
     loss(model.train(), whole)
     loss(model.eval(), whole)
+    # nothing is hidden where the code has noise
+    ELBO(word_dropout=0.9, noisy=1.0)(model.train(), whole)
+    assert torch.equal(seen[2], whole.tokens[:, :-1])
     hidden = (seen[0] == PAD) & (whole.tokens[:, :-1] != PAD)
     assert hidden[:, 0].sum() == 0  # the start is always read
     assert 0.6 < hidden.sum() / (whole.tokens[:, 1:-1] > 2).sum() < 1.0
