@@ -41,8 +41,8 @@ DRUGLIKE: dict[str, Any] = {
 """Settings of `train` for the model of drug-like molecules that comes with the package."""
 COLLAPSED = 1.0  # nats; an untrained encoder, too, has no active dimensions, but a large divergence
 JUDGED = 2000  # molecules that tell whether the code is used, where none are held out
-# the learned prior: codes that it is fitted to, at most, and share of the time it takes
-CODES, PRIOR_BATCH, PRIOR_RATE, PRIOR_SHARE = 200_000, 512, 2e-3, 0.05
+# the learned prior: codes that it is fitted to, at most and at least, and share of the time it takes
+CODES, FEWEST_CODES, PRIOR_BATCH, PRIOR_RATE, PRIOR_SHARE = 200_000, 5_000, 512, 2e-3, 0.05
 
 
 class LatentStatistics(NamedTuple):
@@ -93,7 +93,7 @@ def train(
     word_dropout: float = 0.1,
     noisy: float = NOISY,
     spellings: int = 0,
-    warm_up: float = 0.5,
+    warm_up: float = 0.25,
     property_weight: float = 1.0,
     batch_size: int = 64,
     learning_rate: float = LEARNING_RATE,
@@ -328,13 +328,17 @@ def fit_prior(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(dataset))[:CODES]
     mean, logvar = model.posterior(dataset.subset(chosen))
-    # a sample of q(z|x), and the noise of the codes that the model samples with
+    # samples of q(z|x), with the noise of the codes that the model samples with; of few molecules several
     wide = torch.log(logvar.exp() + NOISE**2)
-    codes = gaussian.sample(mean, wide, generator=torch.Generator().manual_seed(seed))
+    n_valid, copies = len(chosen) // 50, max(1, FEWEST_CODES // len(chosen))
+    generator = torch.Generator().manual_seed(seed)
+    held_out, codes = (
+        gaussian.sample(mean[part].repeat(copies, 1), wide[part].repeat(copies, 1), generator=generator)
+        for part in (slice(n_valid), slice(n_valid, None))
+    )
     flow = CouplingFlow(model.n_latent, hidden=(128, 128), seed=seed)
     flow.set_scale(codes)
-    n_valid = len(codes) // 50
-    parts = [ArrayDataset(part, part) for part in (codes[n_valid:], codes[:n_valid])]
+    parts = [ArrayDataset(part, part) for part in (codes, held_out)]
     Trainer(
         flow,
         log_density,
@@ -449,7 +453,7 @@ def _trainer(
     return Trainer(
         model,
         loss,
-        torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99)),
+        torch.optim.Adam(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), fused=True),
         batch_size=batch_size,
         max_epochs=max_epochs,
         lr_schedule=cosine(warmup=0.02, end=0.02),

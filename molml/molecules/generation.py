@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from molml.molecules.grammar import Grammar, GrammarState
 from molml.molecules.tokens import Tokenizer
 
-__all__ = ["TokenDecoder", "generate", "molecules"]
+__all__ = ["TokenDecoder", "different_molecules", "generate", "molecules"]
 
 _START, _END = 1, 2
 _State = tuple[Tensor, ...]
@@ -284,15 +284,13 @@ def _rows(making: GrammarState, index: np.ndarray[Any, Any]) -> GrammarState:
     return GrammarState(*(array[index] for array in making))
 
 
-def molecules(strings: Iterable[str], *, unique: bool = False) -> list[Chem.Mol | None]:
+def molecules(strings: Iterable[str]) -> list[Chem.Mol | None]:
     """Molecules that strings stand for.
 
     Parameters
     ----------
     strings : iterable of str
         SMILES.
-    unique : bool
-        Leave out those that are no molecules, and repetitions, by canonical SMILES.
 
     Returns
     -------
@@ -304,25 +302,41 @@ def molecules(strings: Iterable[str], *, unique: bool = False) -> list[Chem.Mol 
     --------
     >>> [mol and Chem.MolToSmiles(mol) for mol in molecules(["OCC", "C1C", "C(C)O"])]
     ['CCO', None, 'CCO']
-    >>> len(molecules(["OCC", "C1C", "C(C)O"], unique=True))
-    1
     """
-    result: list[Chem.Mol | None] = []
     seen: dict[str, Chem.Mol | None] = {}
+    result: list[Chem.Mol | None] = []
+    for smiles, mol in _read(strings, seen):
+        result.append(Chem.Mol(mol) if smiles in seen and mol is not None else mol)
+        seen[smiles] = mol
+    return result
+
+
+def different_molecules(strings: Iterable[str]) -> dict[str, Chem.Mol]:
+    """Molecules that strings stand for, each once, by canonical SMILES; otherwise as of `molecules`.
+
+    Examples
+    --------
+    >>> list(different_molecules(["OCC", "C1C", "C(C)O", "C"]))
+    ['CCO', 'C']
+    """
+    seen: dict[str, Chem.Mol | None] = {}
+    for smiles, mol in _read(strings, seen):
+        seen.setdefault(smiles, mol)
+    return {smiles: mol for smiles, mol in seen.items() if mol is not None}
+
+
+def _read(strings: Iterable[str], seen: Mapping[str, Chem.Mol | None]) -> Iterator[tuple[str, Chem.Mol | None]]:
+    """Canonical SMILES and molecule of every string; the one that was seen already, where it was."""
     parameters: Any = Chem.SmilesParserParams()
     parameters.allowCXSMILES = False
     parameters.parseName = False
-    with rdBase.BlockLogs():
-        for text in strings:
+    for text in strings:
+        with rdBase.BlockLogs():
             mol: Any = Chem.MolFromSmiles(text, parameters) if text else None
             smiles = Chem.MolToSmiles(mol) if mol is not None and mol.GetNumAtoms() else ""
-            known = smiles in seen
-            if not known:
+            if smiles in seen:
+                mol = seen[smiles]
+            elif smiles != text or not smiles:
                 # read again: the canonical form is what a user can copy, and it must be a molecule, too
-                seen[smiles] = mol if smiles == text else Chem.MolFromSmiles(smiles, parameters) if smiles else None
-            found = seen[smiles]
-            if not unique:
-                result.append(Chem.Mol(found) if known and found is not None else found)
-            elif not known and found is not None:
-                result.append(found)
-    return result
+                mol = Chem.MolFromSmiles(smiles, parameters) if smiles else None
+        yield smiles, mol

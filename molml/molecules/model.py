@@ -17,7 +17,7 @@ from molml.molecules.data import as_molecules, canonical
 from molml.molecules.dataset import ATOM_SIZES, BOND_SIZES, MoleculeBatch, MoleculeDataset
 from molml.molecules.decoder import Decoder
 from molml.molecules.encoders import ENCODERS, ConvolutionalEncoder, GraphEncoder, RecurrentEncoder
-from molml.molecules.generation import generate, molecules
+from molml.molecules.generation import different_molecules, generate, molecules
 from molml.molecules.loss import fast_precision
 from molml.molecules.tokens import Tokenizer
 from molml.nn import MLP, CouplingFlow
@@ -199,9 +199,7 @@ class MoleculeVAE(nn.Module):
             return np.zeros((0, self.n_latent))
         return self.posterior(self.dataset(smiles))[0].double().numpy()
 
-    def decode(
-        self, z: np.ndarray, *, noise: float = 0.0, mask: bool = True, beam: int = 1
-    ) -> list[Chem.Mol | None]:
+    def decode(self, z: np.ndarray, *, noise: float = 0.0, mask: bool = True, beam: int = 1) -> list[Chem.Mol | None]:
         """Molecules of codes: of each, token after token, the most probable string.
 
         Parameters
@@ -303,7 +301,7 @@ class MoleculeVAE(nn.Module):
         found: dict[str, Chem.Mol] = {}
         for attempt in range(MOST_ROUNDS):
             missing = n - len(found)
-            if missing == 0:
+            if missing <= 0:
                 break
             start = seed + 1_000_003 * attempt
             strings = self.decode_strings(
@@ -313,15 +311,14 @@ class MoleculeVAE(nn.Module):
                 seed=start,
                 mixed_precision=fast_precision() == torch.bfloat16,
             )
-            for mol in molecules(strings):
-                if mol is not None and len(found) < n:
-                    found.setdefault(canonical(mol), mol)
+            for smiles, mol in different_molecules(strings).items():
+                found.setdefault(smiles, mol)
         if len(found) < n:
             raise ValueError(
                 f"the model gave only {len(found)} different molecules in {MOST_ROUNDS} rounds where {n} were asked "
                 "for; ask for fewer, raise the temperature, or train longer"
             )
-        return list(found.values())
+        return list(found.values())[:n]
 
     @torch.inference_mode()
     def predict(self, source: object) -> pandas.DataFrame:

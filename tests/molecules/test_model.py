@@ -28,7 +28,7 @@ def trained():
         hidden=128,
         beta=0.003,
         word_dropout=0.0,
-        noisy=0.3,
+        noisy=0.1,
         batch_size=10,
         learning_rate=4e-3,
         valid_fraction=0.0,
