@@ -472,9 +472,12 @@ def _read(path: str, arguments: argparse.Namespace) -> MoleculeTable:
 
 
 def _prepared(arguments: argparse.Namespace, *, code: bool = False) -> Any:
-    """The model, with as many threads as it may use."""
+    """The model, with as many threads as it may use; where molecules are to be written, it is known where first."""
+    from molml.molecules.display import check_suffix
     from molml.training.threads import limit_threads
 
+    if arguments.run in (run_sample, run_near, run_interpolate, run_optimize) and arguments.output:
+        check_suffix(arguments.output)
     limit_threads(arguments.threads)
     return _load(arguments.model, code=code)
 

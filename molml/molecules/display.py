@@ -26,6 +26,14 @@ SUFFIXES = (".svg", ".png", ".csv", ".smi", ".sdf")
 MOST_SHOWN = 200
 
 
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """Suffix of a file that `MoleculeList.save` can write; ValueError if it is none."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {os.fspath(path)!r}")
+    return suffix
+
+
 @final
 class MoleculeList(list[Chem.Mol | None]):
     """Molecules with numbers about each, which show as a grid in notebooks.
@@ -157,9 +165,7 @@ class MoleculeList(list[Chem.Mol | None]):
         OSError
             If the file cannot be written.
         """
-        suffix = Path(path).suffix.lower()
-        if suffix not in SUFFIXES:
-            raise ValueError(f"path must end with {', '.join(SUFFIXES)}, got {os.fspath(path)!r}")
+        suffix = check_suffix(path)
         if suffix == ".png":
             data = self.png()
         else:
