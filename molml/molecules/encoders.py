@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class GraphEncoder(nn.Module):
             if seed is not None:
                 torch.manual_seed(seed)
             self.atoms = nn.Embedding(sum(atom_sizes), width)
-            self.bonds = nn.ModuleList(nn.EmbeddingBag(2 * sum(bond_sizes), width, mode="sum") for _ in range(n_layers))
+            self.bonds = nn.ModuleList(nn.Embedding(2 * sum(bond_sizes), width) for _ in range(n_layers))
             self.places = nn.Embedding(max_length, width)
             for embedding in (self.atoms, *self.bonds, self.places):
                 nn.init.normal_(embedding.weight, 0.0, 0.5)
@@ -86,29 +86,34 @@ class GraphEncoder(nn.Module):
         n = len(graph.atom_counts)
         owner = torch.repeat_interleave(torch.arange(n, device=graph.atoms.device), graph.atom_counts)
         place = graph.places.clamp(max=self.max_length - 1)
-        h = self.atoms(graph.atoms + self.atom_offsets).sum(1) + self.places(place)
+        h = _counted(graph.atoms + self.atom_offsets, self.atoms.weight) @ self.atoms.weight + self.places(place)
         # every bond carries a message each way, and knows which way it goes if it is to
         source, target = torch.cat([graph.ends, graph.ends.flip(1)]).unbind(1)
         kinds = graph.bonds + self.bond_offsets
-        kinds = torch.cat([kinds, kinds + self.n_kinds])
-        for norm, bonds, message, up, down in zip(
-            self.norms[:-1], self.bonds, self.messages, self.ups, self.downs, strict=True
+        tables = [cast(nn.Embedding, each).weight for each in self.bonds]
+        kinds = _counted(torch.cat([kinds, kinds + self.n_kinds]), tables[0])
+        for norm, table, message, up, down in zip(
+            self.norms[:-1], tables, self.messages, self.ups, self.downs, strict=True
         ):
             x = norm(h)
-            sent = nn.functional.silu(message(x)[source] + bonds(kinds))
+            sent = nn.functional.silu(message(x)[source] + kinds @ table)
             received = torch.zeros_like(x).index_add_(0, target, sent.to(x.dtype))
             h = h + down(nn.functional.silu(up(torch.cat([x, received], 1))))
         x = self.norms[-1](h)
-        left = self.bound(x).float()
-        pairs = (left[:, :, None] * self.binding(place)[:, None, :]).flatten(1)
-        gate, value = self.gate(x).float().chunk(2, 1)
-        summed = torch.cat([pairs, torch.sigmoid(gate) * value, x.float()], 1)
-        pooled = summed.new_zeros(n, summed.shape[1]).index_add_(0, owner, summed)
-        width = x.shape[1]
-        counts = graph.atom_counts[:, None].to(pooled.dtype)
-        pooled = torch.cat(
-            [pooled[:, : -2 * width] / 5, pooled[:, -2 * width : -width] / 5, pooled[:, -width:] / counts], 1
+        # side by side, with zeros where a molecule has fewer atoms than another
+        longest = int(graph.atom_counts.max()) if n else 0
+        starts = torch.cumsum(graph.atom_counts, 0) - graph.atom_counts
+        slots = torch.arange(len(owner), device=owner.device) + owner * longest - starts[owner]
+        left, right = (
+            each.new_zeros(n * longest, each.shape[1]).index_copy(0, slots, each).view(n, longest, -1)
+            for each in (self.bound(x), self.binding(place))
         )
+        pairs = (left.transpose(1, 2) @ right).flatten(1).float()
+        gate, value = self.gate(x).float().chunk(2, 1)
+        single = torch.cat([torch.sigmoid(gate) * value, x.float()], 1)
+        single = single.new_zeros(n, single.shape[1]).index_add_(0, owner, single)
+        gated, summed = single.chunk(2, 1)
+        pooled = torch.cat([pairs / 5, gated / 5, summed / graph.atom_counts[:, None]], 1)
         return _gaussian(self.head(pooled))
 
 
@@ -196,6 +201,12 @@ def _gaussian(parameters: Tensor) -> tuple[Tensor, Tensor]:
     mean, logvar = parameters.float().chunk(2, 1)
     # starts at a standard deviation of e⁻² so that the code says something from the first step on
     return mean, logvar.clamp(-12.0, 8.0) - 4.0
+
+
+def _counted(kinds: Tensor, table: Tensor) -> Tensor:
+    """How often every row of a table is named in a row of `kinds`, (n, n_rows): a product sums faster than a lookup."""
+    counts = table.new_zeros(len(kinds), len(table))
+    return counts.scatter_add_(1, kinds, torch.ones_like(kinds, dtype=table.dtype))
 
 
 def _offsets(sizes: Sequence[int]) -> Tensor:
