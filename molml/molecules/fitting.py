@@ -23,21 +23,12 @@ from molml.molecules.tokens import Tokenizer
 from molml.nn import CouplingFlow, gaussian
 from molml.training import ArrayDataset, Trainer, cosine
 
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 2.8e-3
 CLIP_NORM = 20.0
 MAX_EPOCHS = 100_000
 # how often the drugs are seen by the model that comes with the package, and the share of QM9
 DRUGS, SMALL = 4, 0.08
-DRUGLIKE: dict[str, Any] = {
-    "encoder": "convolutional",
-    "n_latent": 64,
-    "hidden": 384,
-    "beta": 0.1,
-    "word_dropout": 0.1,
-    "batch_size": 128,
-    "learning_rate": 2.8e-3,
-    "min_count": 20,
-}
+DRUGLIKE: dict[str, Any] = {"encoder": "convolutional", "min_count": 20}
 """Settings of `train` for the model of drug-like molecules that comes with the package."""
 COLLAPSED = 1.0  # nats; an untrained encoder, too, has no active dimensions, but a large divergence
 JUDGED = 2000  # molecules that tell whether the code is used, where none are held out
@@ -87,7 +78,7 @@ def train(
     encoder: str = "graph",
     kind: Literal["smiles", "selfies"] = "smiles",
     n_latent: int = 64,
-    hidden: int = 512,
+    hidden: int = 384,
     beta: float = 0.1,
     free_nats: float = 0.0,
     word_dropout: float = 0.1,
@@ -95,7 +86,7 @@ def train(
     spellings: int = 0,
     warm_up: float = 0.25,
     property_weight: float = 1.0,
-    batch_size: int = 64,
+    batch_size: int = 128,
     learning_rate: float = LEARNING_RATE,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
@@ -253,7 +244,7 @@ def train_language(
     kind: Literal["smiles", "selfies"] = "smiles",
     hidden: int = 512,
     batch_size: int = 64,
-    learning_rate: float = LEARNING_RATE,
+    learning_rate: float = 2e-3,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
     valid_fraction: float | None = None,

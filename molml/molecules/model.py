@@ -78,7 +78,7 @@ class MoleculeVAE(nn.Module):
         *,
         encoder: str = "graph",
         n_latent: int = 64,
-        hidden: int = 512,
+        hidden: int = 384,
         properties: Sequence[str] = (),
         seed: int = 0,
         metadata: Mapping[str, Any] | None = None,
