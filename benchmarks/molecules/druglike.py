@@ -18,7 +18,6 @@ import torch
 import molml
 from molml.molecules.data import as_molecules, canonical, read_molecules
 from molml.molecules.evaluation import evaluate, interpolation_metrics, sample_metrics
-from molml.molecules.generation import generate
 from molml.molecules.reconstruction import exact_matches, stochastic_reconstruction
 
 EVERYDAY = ("aspirin", "caffeine", "ibuprofen", "paracetamol")
@@ -68,21 +67,21 @@ def stochastic(vae, smiles: list[str]) -> float:
         return (mean + noise * (0.5 * logvar).exp()).double().numpy()
 
     def decode(codes, seed: int):
-        z = torch.from_numpy(codes).float()
-        return generate(vae.decoder, vae.tokenizer, z, temperature=1.0, seed=seed)
+        return vae.decode_strings(codes, temperature=1.0, seed=seed)
 
     return stochastic_reconstruction(as_molecules(smiles), encode, decode)
 
 
 def around(vae, name: str) -> dict[str, float]:
-    """Validity at the distance of the posterior's standard deviation, in 300 random directions."""
+    """Validity at the distance of the posterior's standard deviation, in 300 directions, with and without mask."""
     (smiles,) = (canonical(mol) for mol in as_molecules(name))
     mean, logvar = vae.posterior(vae.dataset([smiles], progress=False))
     radius = float((0.5 * logvar).exp().norm())
     directions = np.random.default_rng(0).normal(size=(300, vae.n_latent))
     directions *= radius / np.linalg.norm(directions, axis=1, keepdims=True)
-    decoded = vae.decode(mean.double().numpy() + directions)
-    return {"radius": radius, "validity": float(np.mean([mol is not None for mol in decoded]))}
+    points = mean.double().numpy() + directions
+    valid, alone = (np.mean([mol is not None for mol in vae.decode(points, mask=mask)]) for mask in (True, False))
+    return {"radius": radius, "validity": float(valid), "validity_without_mask": float(alone)}
 
 
 if __name__ == "__main__":
