@@ -32,7 +32,15 @@ SHAPES = ("polynomial", "exponential", "polynomial_3", "polynomial_7", "polynomi
 
 # everything of fast-math but the promises that no NaN and no infinity occurs; whoever changes a compiled function of
 # this file must remove __pycache__: numba keeps what other files have compiled it into
-jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz", "arcp", "afn"},
+}
+jit = njit(**_OPTIONS)
+# for functions that make no array: arrays are counted whenever a function gets them, which takes longer than some work
+borrowing_jit = njit(**_OPTIONS, _nrt=False)
 
 
 def cutoff_values(distances: Tensor, cutoff: float, kind: int, inner: float = 0.0) -> Tensor:
