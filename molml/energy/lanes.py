@@ -91,11 +91,15 @@ def spread(typingctx: Any, number: Any) -> tuple:
     """The same number in all lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), arguments[0], ir.Constant(ir.IntType(32), 0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-        return builder.shuffle_vector(one, one, zeros)
+        return _same(builder, arguments[0], _VECTOR)
 
     return _LANES(types.float64), generate
+
+
+def _same(builder: Any, number: Any, kind: Any) -> Any:
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+    return builder.shuffle_vector(one, one, zeros)
 
 
 @intrinsic
@@ -152,12 +156,15 @@ def gather(typingctx: Any, array: Any, row: Any, places: Any, place: Any, column
         indices = _place(context, builder, signature.args[2:], arguments[2:])
         first = [*arguments[:2], ir.Constant(_INDEX, 0)]
         base = _place(context, builder, [*signature.args[:2], types.intp], first)
-        value = ir.Constant(_VECTOR, ir.Undefined)
-        for lane in range(LANES):
-            index = builder.load(builder.gep(indices, [ir.Constant(_INDEX, lane)]))
-            number = builder.load(builder.gep(base, [index]))
-            value = builder.insert_element(value, number, ir.Constant(ir.IntType(32), lane))
-        return value
+        chosen = builder.load(builder.bitcast(indices, _WHOLE.as_pointer()), align=8)
+        first = _same(builder, builder.ptrtoint(base, _INDEX), _WHOLE)
+        addresses = builder.add(first, builder.shl(chosen, ir.Constant(_WHOLE, [3] * LANES)))
+        pointers, mask = ir.VectorType(ir.DoubleType().as_pointer(), LANES), ir.VectorType(ir.IntType(1), LANES)
+        kind = ir.FunctionType(_VECTOR, [pointers, ir.IntType(32), mask, _VECTOR])
+        function = builder.module.declare_intrinsic(f"llvm.masked.gather.v{LANES}f64.v{LANES}p0f64", fnty=kind)
+        alignment, all_lanes = ir.Constant(ir.IntType(32), 8), ir.Constant(mask, [1] * LANES)
+        nothing = ir.Constant(_VECTOR, ir.Undefined)
+        return builder.call(function, [builder.inttoptr(addresses, pointers), alignment, all_lanes, nothing])
 
     return _LANES(array, row, places, place, column), generate
 

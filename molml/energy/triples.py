@@ -207,7 +207,7 @@ def _bend(cosine: np.ndarray, length: int, bumps: np.ndarray, b: int, height: np
 
 
 # rows of what is known of a neighbour, or of the first neighbour of a pair; functions of the distance come behind them
-_X, _Y, _Z, _INVERSE, _NUMBER, _R, _FUNCTIONS = range(7)
+_X, _Y, _Z, _INVERSE, _NUMBER, _R, _MOVED, _FUNCTIONS = range(8)
 
 
 class _Neighbours(NamedTuple):
@@ -215,10 +215,13 @@ class _Neighbours(NamedTuple):
 
     pair: np.ndarray  # (room,)
     element: np.ndarray  # (room,)
-    known: np.ndarray  # (_FUNCTIONS + 2 n_ranges, room): vector, 1 / r, atomic number, r; ranges, their slopes
+    known: np.ndarray  # (_FUNCTIONS + 2 n_ranges, room): vector, 1 / r, atomic number, r,
+    # JVP: change of r; ranges, their slopes
     fc: np.ndarray  # (2 n_radii, room)
-    motion: np.ndarray  # (4, room): VJP: what is to be added to the gradient, as a multiple of the own vector and as a
-    # vector; JVP: change of the distance, of the vector
+    spot: np.ndarray  # (room, LANES): vector, then zeros; what only adds up can be done for a whole row at once
+    fourth: np.ndarray  # (1, LANES): 0, 0, 0, 1, then zeros
+    motion: np.ndarray  # (room, LANES): VJP: what is to be added to the gradient, as a vector and, in the fourth place,
+    # as a multiple of the own vector; JVP: change of the vector
 
 
 class _Block(NamedTuple):
@@ -260,6 +263,7 @@ def _find(
             known[_X, count], known[_Y, count], known[_Z, count] = x, y, z
             known[_R, count], known[_INVERSE, count] = d, 1.0 / d
             known[_NUMBER, count] = atomic_number[neighbour[p]]
+            around.spot[count, 0], around.spot[count, 1], around.spot[count, 2] = x, y, z
             count += 1
     length = (count + LANES) // LANES * LANES
     for k in range(count, length):
@@ -310,7 +314,7 @@ def _sum_values(
             store(product, 0, t, both * side)
             if changes:
                 d_j = load(first, _FUNCTIONS + n_ranges + g, t) * load(block.result, 2, t)
-                d_k = gather(known, n_ranges + s, second, 0, t) * gather(motion, 0, second, 0, t)
+                d_k = gather(known, n_ranges + s, second, 0, t) * gather(known, _MOVED, second, 0, t)
                 change = (d_j * f_k + f_j * d_k) * side
                 if own[0] < 0:
                     change = change * load(first, _NUMBER, t) * gather(known, _NUMBER, second, 0, t)
@@ -363,26 +367,16 @@ def _sum_gradient(
         store(result, 0, t, own_j)
         store(result, 1, t, own_k)
         store(result, 2, t, cross)
-    t = 0
+    spot, fourth, t = around.spot, load(around.fourth, 0, 0), 0
     for run in range(n_runs):
         j = block.runs[0, run]
-        x, y, z = known[_X, j], known[_Y, j], known[_Z, j]
-        along = g_x = g_y = g_z = 0.0
+        here, pull_j = load(spot, j, 0), load(motion, j, 0)
         while t < block.runs[1, run]:
-            k, cross = second[0, t], result[2, t]
-            along += result[0, t]
-            g_x += cross * known[_X, k]
-            g_y += cross * known[_Y, k]
-            g_z += cross * known[_Z, k]
-            motion[0, k] += result[1, t]
-            motion[1, k] += cross * x
-            motion[2, k] += cross * y
-            motion[3, k] += cross * z
+            k, cross = second[0, t], spread(result[2, t])
+            pull_j += cross * load(spot, k, 0) + result[0, t] * fourth
+            store(motion, k, 0, load(motion, k, 0) + cross * here + result[1, t] * fourth)
             t += 1
-        motion[0, j] += along
-        motion[1, j] += g_x
-        motion[2, j] += g_y
-        motion[3, j] += g_z
+        store(motion, j, 0, pull_j)
 
 
 @borrowing_jit
@@ -395,12 +389,12 @@ def _changes(n_runs: int, length: int, around: _Neighbours, block: _Block) -> No
         while t < block.runs[1, run]:
             k, dot, apart = block.second[0, t], 0.0, 0.0
             for a in range(3):
-                dot += motion[1 + a, j] * known[_X + a, k] + known[_X + a, j] * motion[1 + a, k]
-                apart += (known[_X + a, k] - known[_X + a, j]) * (motion[1 + a, k] - motion[1 + a, j])
-            along = motion[0, j] * known[_INVERSE, j] + motion[0, k] * known[_INVERSE, k]
+                dot += motion[j, a] * known[_X + a, k] + known[_X + a, j] * motion[k, a]
+                apart += (known[_X + a, k] - known[_X + a, j]) * (motion[k, a] - motion[j, a])
+            along = known[_MOVED, j] * known[_INVERSE, j] + known[_MOVED, k] * known[_INVERSE, k]
             result[0, t] = dot * known[_INVERSE, j] * known[_INVERSE, k] - block.cosine[0, t] * along
             result[1, t] = apart / block.third[0, t]
-            result[2, t] = motion[0, j]
+            result[2, t] = known[_MOVED, j]
             t += 1
     for rest in range(t, length):
         result[0, rest] = result[1, rest] = result[2, rest] = 0.0
@@ -511,14 +505,13 @@ def _atom(
     count = _find(
         first_pair[i], first_pair[i + 1], reach, vectors, neighbour, atomic_number, tables, kind, inner, around
     )
-    for k in range(count + 1):
-        for a in range(4):
-            around.motion[a, k] = 0.0
-    if mode == JVP:
-        for k in range(count):
+    for k in range(count):
+        store(around.motion, k, 0, spread(0.0))
+        if mode == JVP:
+            known[_MOVED, k] = 0.0
             for a in range(3):
-                around.motion[1 + a, k] = motion[pair[k], a]
-                around.motion[0, k] += motion[pair[k], a] * known[_X + a, k] * known[_INVERSE, k]
+                around.motion[k, a] = motion[pair[k], a]
+                known[_MOVED, k] += motion[pair[k], a] * known[_X + a, k] * known[_INVERSE, k]
     if mode != VJP:
         for f in range(len(out)):
             out[f] = 0.0
@@ -527,7 +520,7 @@ def _atom(
     if mode == VJP:
         for k in range(count):
             for a in range(3):
-                motion[pair[k], a] += around.motion[0, k] * known[_X + a, k] + around.motion[1 + a, k]
+                motion[pair[k], a] += around.motion[k, a] + around.motion[k, 3] * known[_X + a, k]
 
 
 @jit
@@ -562,8 +555,13 @@ def sum_triples(
         np.empty(places, np.int64),
         rows(_FUNCTIONS + 2 * n_ranges, places),
         rows(2 * len(tables.radii), places),
-        rows(4, places),
+        rows(places, LANES),
+        rows(1, LANES),
+        rows(places, LANES),
     )
+    around.spot[:] = 0.0
+    around.fourth[0] = 0.0
+    around.fourth[0, 3] = 1.0
     # before a block is worked off one neighbour's pairs may come on top of it
     width = _BLOCK + places + 2 * LANES
     block = _Block(
