@@ -301,7 +301,7 @@ def _sum_values(
 ) -> None:
     """Add a block's share of the list's functions, or of their changes, to ``out``."""
     second, first, flank, height, product = block.second, block.first, block.flank, block.height, block.product
-    known, motion, n_ranges, n_bumps = around.known, around.motion, len(tables.ranges), len(tables.bumps)
+    known, n_ranges, n_bumps = around.known, len(tables.ranges), len(tables.bumps)
     for g in range(own[4] - own[3]):
         s = _FUNCTIONS + tables.groups[own[3] + g, 0]
         for t in range(0, length, LANES):
