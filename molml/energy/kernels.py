@@ -793,7 +793,7 @@ class FeatureKernel:
         """Moments A of every atom, shape (n_atoms, n_moments)."""
         n_atoms = len(near.pairs.start) - 1
         moments = np.empty((n_atoms, self.tables.basis.n_moments))
-        _share(_moments, n_atoms, near.pairs, self.tables.basis, moments)
+        share(_moments, n_atoms, near.pairs, self.tables.basis, moments)
         return moments
 
     def values(self, near: Neighbourhood, moments: np.ndarray) -> list[np.ndarray]:
@@ -801,7 +801,7 @@ class FeatureKernel:
         features = []
         for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
             values = np.empty((len(atoms), centre.n_invariants))
-            _share(_invariants, len(atoms), atoms, moments, centre.invariants, values)
+            share(_invariants, len(atoms), atoms, moments, centre.invariants, values)
             self._triples(VALUES, near, atoms, centre, values, near.pairs.vectors)
             features.append(_combined(values, centre))
         return features
@@ -814,8 +814,8 @@ class FeatureKernel:
             for w, centre in zip(weights, self.tables.centres, strict=True)
         ]
         for atoms, centre, w in zip(near.atoms, self.tables.centres, spread, strict=True):
-            _share(_invariants_vjp, len(atoms), atoms, moments, centre.invariants, w, adjoint)
-        _share(_moments_vjp, len(moments), near.pairs, self.tables.basis, adjoint, gradient)
+            share(_invariants_vjp, len(atoms), atoms, moments, centre.invariants, w, adjoint)
+        share(_moments_vjp, len(moments), near.pairs, self.tables.basis, adjoint, gradient)
         for atoms, centre, w in zip(near.atoms, self.tables.centres, spread, strict=True):
             self._triples(VJP, near, atoms, centre, w, gradient)
         return gradient
@@ -824,11 +824,11 @@ class FeatureKernel:
         """Change of the features, in their shapes, when the pair vectors move along ``directions`` (n_pairs, 3)."""
         directions = np.ascontiguousarray(directions)
         change = np.empty_like(moments)
-        _share(_moments_jvp, len(moments), near.pairs, self.tables.basis, directions, change)
+        share(_moments_jvp, len(moments), near.pairs, self.tables.basis, directions, change)
         features = []
         for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
             changes = np.empty((len(atoms), centre.n_invariants))
-            _share(_invariants_jvp, len(atoms), atoms, moments, centre.invariants, change, changes)
+            share(_invariants_jvp, len(atoms), atoms, moments, centre.invariants, change, changes)
             self._triples(JVP, near, atoms, centre, changes, directions)
             features.append(_combined(changes, centre))
         return features
@@ -870,7 +870,7 @@ class FeatureKernel:
             place, members = _members(near, atoms)
             block = np.zeros((len(members), 3, centre.n_invariants))
             tables = self.tables.basis, centre.invariants, moments
-            _share(_pair_jacobian, len(atoms), atoms, near.pairs, *tables, place, block)
+            share(_pair_jacobian, len(atoms), atoms, near.pairs, *tables, place, block)
             for f in range(centre.n_moment_invariants, centre.n_invariants):
                 block[:, :, f] = self._triple_gradient(near, atoms, centre, f)[members]
             blocks.append(_combined(block, centre))
@@ -906,7 +906,7 @@ class FeatureKernel:
         gradient = np.empty_like(near.pairs.vectors)
         for atoms, block, w in zip(near.atoms, derivatives, weights, strict=True):
             own = np.ascontiguousarray(w)
-            _share(_stored_vjp, len(atoms), atoms, near.pairs.start, _members(near, atoms)[0], block, own, gradient)
+            share(_stored_vjp, len(atoms), atoms, near.pairs.start, _members(near, atoms)[0], block, own, gradient)
         return gradient
 
     def stored_jvp(
@@ -916,7 +916,7 @@ class FeatureKernel:
         directions, changes = np.ascontiguousarray(directions), []
         for atoms, block in zip(near.atoms, derivatives, strict=True):
             change, place = np.empty((len(atoms), block.shape[2])), _members(near, atoms)[0]
-            _share(_stored_jvp, len(atoms), atoms, near.pairs.start, place, block, directions, change)
+            share(_stored_jvp, len(atoms), atoms, near.pairs.start, place, block, directions, change)
             changes.append(change)
         return changes
 
@@ -960,7 +960,7 @@ class FeatureKernel:
             basis, pairs = self.tables.basis, near.pairs
             given = pairs.start, pairs.vectors, pairs.neighbour, pairs.longest
             tables = centre.triple, basis.cutoff_function, basis.inner, self._numbers, centre.n_moment_invariants
-            _share(sum_triples, len(atoms), mode, atoms, *given, *tables, features, motion)
+            share(sum_triples, len(atoms), mode, atoms, *given, *tables, features, motion)
 
 
 def _members(near: Neighbourhood, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -980,7 +980,7 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads)
 
 
-def _share(kernel: Callable[..., None], n_atoms: int, *arguments: object) -> None:
+def share(kernel: Callable[..., None], n_atoms: int, *arguments: object) -> None:
     """Run ``kernel(low, high, *arguments)`` over all atoms, on torch's number of threads.
 
     Every atom's result is its own, so the bits do not depend on the number of threads.

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from molml.energy.data import Structures, n_structures
 from molml.energy.features import SymmetryFunctions
 from molml.energy.guard import Guard
-from molml.energy.inference import AtomNetwork, atom_network, energies_with_gradient, pair_vectors, sum_pairs
+from molml.energy.inference import (
+    AtomNetwork,
+    atom_network,
+    energies_with_gradient,
+    linear_network,
+    pair_vectors,
+    sum_pairs,
+)
 from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
 from molml.io import Container, save_container
 from molml.nn import MLP
@@ -176,7 +183,7 @@ class LinearPotential(nn.Module):
     def atom_networks(self) -> list[AtomNetwork]:
         """The potential as arrays, one item per element."""
         return [
-            AtomNetwork(c.numpy(), r, c.numpy(), [], [])
+            linear_network(c.numpy(), r)
             for c, r in zip(self.coefficients, cast(Tensor, self.reference).tolist(), strict=True)
         ]
 
