@@ -24,7 +24,7 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from molml.energy.cutoffs import POLYNOMIAL, compact_function, cutoff_function, exp, jit
+from molml.energy.cutoffs import borrowing_jit, compact_function, jit
 from molml.energy.features import (
     COMPACT,
     COSINE,
@@ -35,8 +35,8 @@ from molml.energy.features import (
     SymmetryFunctions,
     element_index,
 )
-from molml.energy.lanes import LANES, across, load, rows, spread, store
-from molml.energy.triples import JVP, VALUES, VJP, sum_triples
+from molml.energy.lanes import LANES, load, rows, spread, store, transpose
+from molml.energy.triples import JVP, VALUES, VJP, cutoffs_of, gaussians_of, sum_triples
 
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
 
@@ -58,6 +58,7 @@ class _Work(NamedTuple):
 
     order: np.ndarray  # (room,) the pair at each place, or -1
     group: np.ndarray  # (n_elements + 1,) places of element e: group[e] ... group[e + 1]
+    count: np.ndarray  # (n_elements,) neighbours of element e: its first places
     geometry: np.ndarray  # (4, room): unit vector, distance
     fc: np.ndarray  # (2 n_radii, room): cutoff function of every radius, then its derivative
     shell: np.ndarray  # (n_radials, room): radial functions times the cutoff function
@@ -72,6 +73,7 @@ def _workspace(pairs: Pairs, basis: Basis) -> _Work:
     return _Work(
         np.empty(room, np.int64),
         np.empty(pairs.n_elements + 1, np.int64),
+        np.empty(pairs.n_elements, np.int64),
         rows(4, room),
         rows(2 * len(basis.radii), room),
         rows(n_radials, room),
@@ -90,14 +92,22 @@ def _room(pairs: Pairs) -> int:
 @jit
 def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
     """Everything in ``work`` for atom ``i``. Returns the number of places in use."""
-    length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.geometry)
-    _shells(length, basis, work.geometry[3], work.fc, work.shell, work.slope)
+    length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.count, work.geometry)
+    _shells(length, basis, work.geometry, work.fc, work.shell, work.slope)
     _angular(length, basis.degree, work.geometry, work.trig, work.legendre)
     return length
 
 
 @jit
-def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndarray, geometry: np.ndarray) -> int:
+def _sort(
+    i: int,
+    pairs: Pairs,
+    cutoff: float,
+    order: np.ndarray,
+    group: np.ndarray,
+    counts: np.ndarray,
+    geometry: np.ndarray,
+) -> int:
     """Sort an atom's neighbours by element into groups, each padded to whole multiples of LANES."""
     length = 0
     for e in range(pairs.n_elements):
@@ -113,6 +123,7 @@ def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndar
                     geometry[2, length] = z / r
                     geometry[3, length] = r
                     length += 1
+        counts[e] = length - group[e]
         while (length - group[e]) % LANES:
             # places that hold no neighbour sit at the cutoff, where every function and its slope vanish
             order[length] = -1
@@ -126,30 +137,17 @@ def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndar
 
 
 @jit
-def _shells(length: int, basis: Basis, r: np.ndarray, fc: np.ndarray, shell: np.ndarray, slope: np.ndarray) -> None:
+def _shells(
+    length: int, basis: Basis, geometry: np.ndarray, fc: np.ndarray, shell: np.ndarray, slope: np.ndarray
+) -> None:
     """Radial functions times the cutoff function, and their derivatives."""
-    form, parameters = basis.radial_form, basis.radial_parameters
+    form, parameters, r = basis.radial_form, basis.radial_parameters, geometry[3]
     for c in range(len(basis.radii)):
-        f, df, cutoff = fc[2 * c], fc[2 * c + 1], basis.radii[c]
-        if basis.cutoff_function == POLYNOMIAL and basis.inner == 0.0:
-            for k in range(length):
-                x = r[k] / cutoff
-                inside = 1.0 if x < 1.0 else 0.0
-                y = x * x
-                f[k] = inside * (1.0 + x * y * (-10.0 + x * (15.0 - 6.0 * x)))
-                df[k] = -inside * 30.0 * y * (1.0 - x) * (1.0 - x) / cutoff
-        else:
-            for k in range(length):
-                f[k], df[k] = cutoff_function(r[k], cutoff, basis.cutoff_function, basis.inner)
+        cutoffs_of(geometry, 3, length, basis.radii[c], basis.cutoff_function, basis.inner, fc, 2 * c)
     for n in range(len(form)):
         a, b = parameters[n, 0], parameters[n, 1]
         if form[n] == GAUSSIAN:
-            f, df = fc[2 * basis.radial_radius[n]], fc[2 * basis.radial_radius[n] + 1]
-            for k in range(length):
-                d = r[k] - b
-                value = exp(-a * d * d)
-                shell[n, k] = value * f[k]
-                slope[n, k] = value * (df[k] - 2.0 * a * d * f[k])
+            gaussians_of(geometry, 3, length, a, b, fc, 2 * basis.radial_radius[n], shell, n, slope, n)
         elif form[n] == COSINE:
             f, df = fc[2 * basis.radial_radius[n]], fc[2 * basis.radial_radius[n] + 1]
             for k in range(length):
@@ -226,26 +224,103 @@ def _sum_scalars(pairs: Pairs, basis: Basis, group: np.ndarray, shell: np.ndarra
 def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarray) -> None:
     work = _workspace(pairs, basis)
     group, shell = work.group, work.shell
-    n_scalars, width = len(basis.scalar_radial), (basis.degree + 1) ** 2
-    harmonics = rows(width, len(work.order))
+    n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(work.order)
+    wide = (width + LANES - 1) // LANES * LANES
+    harmonics, turned, sums = rows(wide, room), rows(room, wide), rows(2, wide)
+    harmonics[:] = 0.0
     for i in range(low, high):
         out = moments[i]
         out[:] = 0.0
         length = _prepare(i, pairs, basis, work)
         _harmonics(length, basis, work, harmonics)
+        # a sum over neighbours for LANES harmonics at a time: few neighbours do not fill the lanes
+        for k in range(0, length, LANES):
+            for lm in range(0, wide, LANES):
+                transpose(harmonics, lm, k, turned, k, lm)
         _sum_scalars(pairs, basis, group, shell, out)
         for e in range(pairs.n_elements):
-            a, b = group[e], group[e + 1]
-            if a == b:
-                continue
-            for s in range(len(basis.tensor_radial)):
-                w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
-                if w != 0.0:
-                    for lm in range(width):
-                        total = spread(0.0)
-                        for k in range(a, b, LANES):
-                            total += load(shell, n, k) * load(harmonics, lm, k)
-                        out[base + lm] += w * across(total)
+            end = group[e] + work.count[e]
+            if work.count[e]:
+                _sum_tensors(e, group[e], end, basis, shell, turned, sums, out[n_scalars:])
+
+
+@borrowing_jit
+def _sum_tensors(
+    e: int,
+    start: int,
+    end: int,
+    basis: Basis,
+    shell: np.ndarray,
+    harmonics: np.ndarray,
+    sums: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add the sums over the neighbours of one element to the tensor columns."""
+    width, wide, radial, n = (basis.degree + 1) ** 2, sums.shape[1], basis.tensor_radial, len(basis.tensor_radial)
+    for s in range(n):
+        w = basis.tensor_weight[s, e]
+        if w == 0.0:
+            continue
+        for lm in range(0, wide, 4 * LANES):
+            one, two, three, four = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            # the number of vectors is no less than one; the rest is read again in vain
+            b, c, d = (
+                min(lm + LANES, wide - LANES),
+                min(lm + 2 * LANES, wide - LANES),
+                min(lm + 3 * LANES, wide - LANES),
+            )
+            for k in range(start, end):
+                value = spread(shell[radial[s], k])
+                one += value * load(harmonics, k, lm)
+                two += value * load(harmonics, k, b)
+                three += value * load(harmonics, k, c)
+                four += value * load(harmonics, k, d)
+            store(sums, 0, lm, one)
+            store(sums, 0, b, two)
+            store(sums, 0, c, three)
+            store(sums, 0, d, four)
+        for lm in range(width):
+            out[s * width + lm] += w * sums[0, lm]
+
+
+@borrowing_jit
+def _spread_weights(
+    n: int,
+    start: int,
+    end: int,
+    width: int,
+    radials: np.ndarray,
+    weights: np.ndarray,
+    shell: np.ndarray,
+    slope: np.ndarray,
+    aside: np.ndarray,
+    along: np.ndarray,
+) -> None:
+    """What a harmonic and its radial function's slope are multiplied by, for the neighbours of one element."""
+    # four harmonics at once: the radial functions are loaded once for all of them; up to three rows are waste
+    for lm in range(0, width, 4):
+        for k in range(start, end, LANES):
+            one, two, three, four = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            one_2, two_2, three_2, four_2 = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            for s in range(n):
+                value, change = load(shell, radials[s], k), load(slope, radials[s], k)
+                u, v, w, x = weights[s, lm], weights[s, lm + 1], weights[s, lm + 2], weights[s, lm + 3]
+                one += u * value
+                two += v * value
+                three += w * value
+                four += x * value
+                one_2 += u * change
+                two_2 += v * change
+                three_2 += w * change
+                four_2 += x * change
+            store(aside, lm, k, one)
+            store(aside, lm + 1, k, two)
+            store(aside, lm + 2, k, three)
+            store(aside, lm + 3, k, four)
+            store(along, lm, k, one_2)
+            store(along, lm + 1, k, two_2)
+            store(along, lm + 2, k, three_2)
+            store(along, lm + 3, k, four_2)
 
 
 @jit
@@ -255,8 +330,10 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
     order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
     trig, legendre = work.trig, work.legendre
     n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
-    aside, along = rows(width, room), rows(width, room)
+    aside, along = rows(width + 3, room), rows(width + 3, room)
     tangent, radial = np.empty((3, room)), np.empty(room)
+    n_tensors = len(basis.tensor_radial)
+    radials, weights = np.empty(n_tensors, np.int64), np.zeros((n_tensors, width + 3))
     for i in range(low, high):
         bar = adjoint[i]
         length = _prepare(i, pairs, basis, work)
@@ -272,17 +349,14 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                     w, n = basis.scalar_weight[s, e] * bar[s], basis.scalar_radial[s]
                     for k in range(a, b):
                         radial[k] += w * slope[n, k]
-            for lm in range(width):
-                for k in range(a, b, LANES):
-                    turned, moved = spread(0.0), spread(0.0)
-                    for s in range(len(basis.tensor_radial)):
-                        if basis.tensor_weight[s, e] != 0.0:
-                            n = basis.tensor_radial[s]
-                            w = spread(basis.tensor_weight[s, e] * bar[n_scalars + s * width + lm])
-                            turned += w * load(shell, n, k)
-                            moved += w * load(slope, n, k)
-                    store(aside, lm, k, turned)
-                    store(along, lm, k, moved)
+            n = 0
+            for s in range(len(basis.tensor_radial)):
+                if basis.tensor_weight[s, e] != 0.0:
+                    radials[n] = basis.tensor_radial[s]
+                    for lm in range(width):
+                        weights[n, lm] = basis.tensor_weight[s, e] * bar[n_scalars + s * width + lm]
+                    n += 1
+            _spread_weights(n, a, b, width, radials, weights, shell, slope, aside, along)
         for l in range(basis.degree + 1):  # noqa: E741
             for m in range(l + 1):
                 c, centre, row = basis.normalisation[l, m], l * l + l, l * (l + 1) // 2 + m

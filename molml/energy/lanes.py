@@ -87,6 +87,37 @@ def store(typingctx: Any, array: Any, row: Any, column: Any, value: Any) -> tupl
 
 
 @intrinsic
+def transpose(
+    typingctx: Any, array: Any, row: Any, column: Any, target: Any, target_row: Any, target_column: Any
+) -> tuple:
+    """Write LANES rows and columns from ``array[row, column]`` on to ``target``, rows as columns."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def corner(first: int) -> Any:
+            place = _place(context, builder, signature.args[first:], arguments[first : first + 3])
+            data = context.make_array(signature.args[first])(context, builder, arguments[first])
+            width = builder.extract_value(data.shape, 1)
+            return [builder.gep(place, [builder.mul(width, ir.Constant(_INDEX, i))]) for i in range(LANES)]
+
+        kind = ir.VectorType(ir.IntType(32), LANES)
+        lines = [builder.load(builder.bitcast(p, _VECTOR.as_pointer()), align=8) for p in corner(0)]
+        # squares of 4, 2 and 1 beside the diagonal change places
+        for size in (4, 2, 1):
+            for i in range(LANES):
+                if not i & size:
+                    a, b = lines[i], lines[i + size]
+                    first = [j if not j & size else j - size + LANES for j in range(LANES)]
+                    second = [j + size if not j & size else j + LANES for j in range(LANES)]
+                    lines[i] = builder.shuffle_vector(a, b, ir.Constant(kind, first))
+                    lines[i + size] = builder.shuffle_vector(a, b, ir.Constant(kind, second))
+        for line, p in zip(lines, corner(3), strict=True):
+            builder.store(line, builder.bitcast(p, _VECTOR.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.none(array, row, column, target, target_row, target_column), generate
+
+
+@intrinsic
 def spread(typingctx: Any, number: Any) -> tuple:
     """The same number in all lanes."""
 

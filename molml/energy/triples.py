@@ -128,7 +128,7 @@ def _cutoff(r: Any, radius: float, kind: int, inner: float) -> Any:
 
 
 @borrowing_jit
-def _cutoffs(
+def cutoffs_of(
     r: np.ndarray, row: int, length: int, radius: float, kind: int, inner: float, fc: np.ndarray, target: int
 ) -> None:
     """Cutoff function of the distances in a row and its derivative, to the rows ``target`` and ``target + 1``."""
@@ -136,6 +136,28 @@ def _cutoffs(
         value, slope = _cutoff(load(r, row, k), radius, kind, inner)
         store(fc, target, k, value)
         store(fc, target + 1, k, slope)
+
+
+@borrowing_jit
+def gaussians_of(
+    r: np.ndarray,
+    row: int,
+    length: int,
+    eta: float,
+    r_s: float,
+    fc: np.ndarray,
+    cut: int,
+    target: np.ndarray,
+    value: int,
+    slopes: np.ndarray,
+    slope: int,
+) -> None:
+    """Gaussian of the distances in a row times the cutoff in row ``cut``, and its derivative, to two rows."""
+    for k in range(0, length, LANES):
+        d = load(r, row, k) - r_s
+        g, f = exp(-eta * d * d), load(fc, cut, k)
+        store(target, value, k, g * f)
+        store(slopes, slope, k, g * (load(fc, cut + 1, k) - 2.0 * eta * d * f))
 
 
 @borrowing_jit
@@ -160,12 +182,7 @@ def _flank(
             store(target, value, k, own)
             store(target, slope, k, change)
     else:
-        for k in range(0, length, LANES):
-            d = load(r, row, k) - b
-            g = exp(-a * d * d)
-            f = load(fc, cut, k)
-            store(target, value, k, g * f)
-            store(target, slope, k, g * (load(fc, cut + 1, k) - 2.0 * a * d * f))
+        gaussians_of(r, row, length, a, b, fc, cut, target, value, target, slope)
 
 
 @borrowing_jit
@@ -271,7 +288,7 @@ def _find(
             known[row, k] = 0.0
         known[_R, k] = 2.0 * reach + 1.0
     for c in range(len(tables.radii)):
-        _cutoffs(known, _R, length, tables.radii[c], kind, inner, around.fc, 2 * c)
+        cutoffs_of(known, _R, length, tables.radii[c], kind, inner, around.fc, 2 * c)
     for s in range(n_ranges):
         own, cut = _FUNCTIONS + s, 2 * int(tables.ranges[s, 4])
         _flank(known, _R, length, tables.ranges, s, around.fc, cut, known, own, own + n_ranges)
@@ -465,7 +482,7 @@ def _list(
                 _bend(block.cosine, length, tables.bumps, b, block.height)
         if own[2]:
             if tables.ranges[tables.groups[own[3], 0], 0] == GAUSSIAN_RANGE:
-                _cutoffs(block.third, 0, length, limit, kind, inner, block.fc, 0)
+                cutoffs_of(block.third, 0, length, limit, kind, inner, block.fc, 0)
             for g in range(own[4] - own[3]):
                 s = tables.groups[own[3] + g, 0]
                 _flank(block.third, 0, length, tables.ranges, s, block.fc, 0, block.flank, g, n_ranges + g)
