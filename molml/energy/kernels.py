@@ -83,13 +83,13 @@ def _workspace(pairs: Pairs, basis: Basis) -> _Work:
     )
 
 
-@jit
+@borrowing_jit
 def _room(pairs: Pairs) -> int:
     """Places for the neighbours of any atom, every element's padded to whole multiples of LANES."""
     return (pairs.longest + pairs.n_elements * LANES) // LANES * LANES
 
 
-@jit
+@borrowing_jit
 def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
     """Everything in ``work`` for atom ``i``. Returns the number of places in use."""
     length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.count, work.geometry)
@@ -98,7 +98,7 @@ def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
     return length
 
 
-@jit
+@borrowing_jit
 def _sort(
     i: int,
     pairs: Pairs,
@@ -136,7 +136,7 @@ def _sort(
     return length
 
 
-@jit
+@borrowing_jit
 def _shells(
     length: int, basis: Basis, geometry: np.ndarray, fc: np.ndarray, shell: np.ndarray, slope: np.ndarray
 ) -> None:
@@ -165,7 +165,7 @@ def _shells(
                 slope[n, k] = slope[i, k] * shell[j, k] + shell[i, k] * slope[j, k]
 
 
-@jit
+@borrowing_jit
 def _angular(length: int, degree: int, geometry: np.ndarray, trig: np.ndarray, legendre: np.ndarray) -> None:
     """Factors of the harmonics: the azimuthal ones and those of z."""
     x, y, z = geometry[0], geometry[1], geometry[2]
@@ -192,7 +192,7 @@ def _angular(length: int, degree: int, geometry: np.ndarray, trig: np.ndarray, l
                 legendre[row, k] = c1 * z[k] * legendre[below, k] - c2 * legendre[lowest, k]
 
 
-@jit
+@borrowing_jit
 def _harmonics(length: int, basis: Basis, work: _Work, harmonics: np.ndarray) -> None:
     """Harmonics of every place, shape ((degree + 1)², length)."""
     trig, legendre = work.trig, work.legendre
@@ -207,7 +207,7 @@ def _harmonics(length: int, basis: Basis, work: _Work, harmonics: np.ndarray) ->
                     down[k] = c * q[k] * trig[2 * m + 1, k]
 
 
-@jit
+@borrowing_jit
 def _sum_scalars(pairs: Pairs, basis: Basis, group: np.ndarray, shell: np.ndarray, out: np.ndarray) -> None:
     """Add the sums of ``shell`` over the neighbours to the scalar columns of ``out``."""
     for s in range(len(basis.scalar_radial)):
@@ -394,7 +394,7 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                 gradient[p, 2] = tangent[2, k] / r + lift * z
 
 
-@jit
+@borrowing_jit
 def _harmonic_changes(
     length: int, basis: Basis, work: _Work, turn: np.ndarray, harmonics: np.ndarray, change: np.ndarray
 ) -> None:
@@ -440,7 +440,7 @@ def _moments_jvp(low: int, high: int, pairs: Pairs, basis: Basis, directions: np
                 turn[2, k] = (directions[p, 2] - along * z) / r
             else:
                 stretch[k] = 0.0
-                turn[:, k] = 0.0
+                turn[0, k] = turn[1, k] = turn[2, k] = 0.0
         _harmonic_changes(length, basis, work, turn, harmonics, turned)
         for n in range(len(slope)):
             for k in range(length):
@@ -460,7 +460,7 @@ def _moments_jvp(low: int, high: int, pairs: Pairs, basis: Basis, directions: np
                         out[base + lm] += w * total
 
 
-@jit
+@borrowing_jit
 def _gather(moments: np.ndarray, atoms: np.ndarray, first: int, count: int, block: np.ndarray) -> None:
     """block[column, lane] of up to LANES atoms; unused lanes are zero."""
     for lane in range(LANES):
