@@ -815,13 +815,20 @@ def neighbourhood(
     ValueError
         For an atom of none of the elements.
     """
-    known = np.array(elements)
-    start, neighbour, order, bounds, longest = _arrange(known, numbers.numpy(), first.numpy(), second.numpy())
-    if bounds[-1] < len(numbers):
-        element_index(elements, numbers)  # refuses them by name
     arranged = np.ascontiguousarray(vectors.detach().numpy(), dtype=np.float64)
-    pairs = Pairs(start, first.numpy(), second.numpy(), arranged, neighbour, longest, len(elements))
-    return Neighbourhood(pairs, tuple(order[a:b] for a, b in itertools.pairwise(bounds.tolist())))
+    return arrange(np.array(elements), numbers.numpy(), first.numpy(), second.numpy(), arranged)
+
+
+def arrange(
+    elements: np.ndarray, numbers: np.ndarray, first: np.ndarray, second: np.ndarray, vectors: np.ndarray
+) -> Neighbourhood:
+    """:func:`neighbourhood` of arrays: int64, and contiguous float64."""
+    start, neighbour, order, bounds, longest = _arrange(elements, numbers, first, second)
+    ends = bounds.tolist()
+    if ends[-1] < len(numbers):
+        element_index(elements.tolist(), torch.from_numpy(numbers))  # refuses them by name
+    pairs = Pairs(start, first, second, vectors, neighbour, longest, len(elements))
+    return Neighbourhood(pairs, tuple([order[a:b] for a, b in itertools.pairwise(ends)]))
 
 
 @jit
@@ -861,7 +868,8 @@ class FeatureKernel:
     def __init__(self, functions: SymmetryFunctions) -> None:
         self.elements, self.cutoff = functions.elements, functions.cutoff
         self.tables = functions.tables
-        self._numbers = np.array(self.elements, dtype=np.float64)
+        self.numbers = np.array(self.elements)
+        self._numbers = self.numbers.astype(np.float64)
 
     def moments(self, near: Neighbourhood) -> np.ndarray:
         """Moments A of every atom, shape (n_atoms, n_moments)."""
