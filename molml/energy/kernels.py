@@ -58,7 +58,7 @@ class _Work(NamedTuple):
 
     order: np.ndarray  # (room,) the pair at each place, or -1
     group: np.ndarray  # (n_elements + 1,) places of element e: group[e] ... group[e + 1]
-    count: np.ndarray  # (n_elements,) neighbours of element e: its first places
+    counts: np.ndarray  # (n_elements,) neighbours of element e: its first places
     geometry: np.ndarray  # (4, room): unit vector, distance
     fc: np.ndarray  # (2 n_radii, room): cutoff function of every radius, then its derivative
     shell: np.ndarray  # (n_radials, room): radial functions times the cutoff function
@@ -92,7 +92,7 @@ def _room(pairs: Pairs) -> int:
 @borrowing_jit
 def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
     """Everything in ``work`` for atom ``i``. Returns the number of places in use."""
-    length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.count, work.geometry)
+    length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.counts, work.geometry)
     _shells(length, basis, work.geometry, work.fc, work.shell, work.slope)
     _angular(length, basis.degree, work.geometry, work.trig, work.legendre)
     return length
@@ -239,8 +239,8 @@ def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarra
                 transpose(harmonics, lm, k, turned, k, lm)
         _sum_scalars(pairs, basis, group, shell, out)
         for e in range(pairs.n_elements):
-            end = group[e] + work.count[e]
-            if work.count[e]:
+            end = group[e] + work.counts[e]
+            if work.counts[e]:
                 _sum_tensors(e, group[e], end, basis, shell, turned, sums, out[n_scalars:])
 
 
