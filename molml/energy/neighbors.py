@@ -112,24 +112,23 @@ def _sorted(
             ends[a + 1] += ends[a]
         own = np.empty(n, np.int64)
         for p in range(n):
-            q = order[p]
-            a = np.int64(keys[q])
-            own[ends[a]] = q
-            ends[a] += 1
+            key = np.int64(keys[order[p]])
+            own[ends[key]] = order[p]
+            ends[key] += 1
         order, keys = own, i
     first, second, shift = np.empty(n, np.int64), np.empty(n, np.int64), np.empty((n, 3), np.int32)
     for p in range(n):
         q = order[p]
-        a, b, x, y, z = np.int64(i[q]), np.int64(j[q]), s[q, 0], s[q, 1], s[q, 2]
+        one, other, x, y, z = np.int64(i[q]), np.int64(j[q]), s[q, 0], s[q, 1], s[q, 2]
         # images of the same two atoms are few: each moves up to its place
-        place = p
-        while place > 0 and first[place - 1] == a and second[place - 1] == b:
+        place = int(p)
+        while place > 0 and first[place - 1] == one and second[place - 1] == other:
             u, v, w = shift[place - 1, 0], shift[place - 1, 1], shift[place - 1, 2]
             if u < x or (u == x and (v < y or (v == y and w < z))):
                 break
             shift[place, 0], shift[place, 1], shift[place, 2] = u, v, w
             place -= 1
-        first[p], second[p] = a, b
+        first[p], second[p] = one, other
         shift[place, 0], shift[place, 1], shift[place, 2] = x, y, z
     return first, second, shift
 
