@@ -102,6 +102,13 @@ def test_networks_are_those_of_torch(options, batch):
     check(network(**options), batch)
 
 
+@pytest.mark.parametrize("hidden", [(7, 5), (20, 33), (16,), (3, 40, 17, 2)])
+def test_networks_of_many_atoms_are_those_of_torch(hidden):
+    # more atoms of an element than go through the layers at once, and no whole multiple of what a product takes
+    atoms = Atoms("H75C3O2", np.random.default_rng(0).uniform(0.0, 9.0, (80, 3)), cell=[9, 9, 9], pbc=True)
+    check(network(hidden=hidden), atoms_to_structures(atoms, 3.0))
+
+
 def test_linear_potentials_are_those_of_torch(batch):
     check(linear(), batch)
 
