@@ -1,8 +1,8 @@
 """Networks and sums as compiled functions, with their derivatives: for few atoms autograd takes longer than the work.
 
-A layer is a product of two matrices. Its weights are stored as panels of LANES outputs, one input after the other, in
-the order in which the product reads them; four atoms and two panels at a time keep eight sums in registers. Each layer
-is stored twice: by outputs for the energies, by inputs for their derivatives.
+Weights are stored once and as torch has them, a row for every output, filled up with zeros to whole registers: for a
+small molecule it is not arithmetic but their way from memory that counts. Energies need sums along the rows and
+derivatives sums over them; four atoms at a time keep eight sums in registers.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from torch import nn
 
 from molml.energy.cutoffs import borrowing_jit, exp, jit
 from molml.energy.kernels import share
-from molml.energy.lanes import LANES, load, rows, spread, store
+from molml.energy.lanes import LANES, across, load, rows, spread, store
 from molml.nn import MLP
 from molml.nn.activations import ACTIVATIONS
 
 Floats = NDArray[np.float64]
 
-_ATOMS, _PANELS = 4, 2  # of a product, worked off at once
+_ATOMS, _OUTPUTS = 4, 2  # of a product, worked off at once
+_WIDE = 2 * LANES  # rows of weights are whole multiples of this
 _CHUNK = 32  # atoms that go through all layers before the next ones do
 _NAMES = list(ACTIVATIONS)
 _IDENTITY, _STEP, _LOGISTIC, _TANH, _ARCTAN, _SOFTSIGN, _RELU = range(7)
@@ -99,26 +100,19 @@ class AtomNetwork(NamedTuple):
     mean: Floats  # (n_functions,)
     sizes: NDArray[np.int64]  # of the inputs and of every layer; the last is 1
     activations: NDArray[np.int64]  # of every layer but the last: its place among molml.nn.activations.ACTIVATIONS
-    biases: Floats  # (n_layers, widest, padded)
-    panels: Floats  # (n, LANES): by outputs and by inputs for every layer but the last, then the weights of the last
+    biases: Floats  # (n_layers, widest)
+    weights: Floats  # (1, n): of layer after layer, rows and their number filled up
 
 
-def _padded(n: int) -> int:
-    return -(-n // (_PANELS * LANES)) * _PANELS * LANES
-
-
-def _panels(matrix: Floats) -> Floats:
-    """A matrix (n, m) as panels: LANES of the m columns, all n rows; then the next columns."""
-    n, m = matrix.shape
-    wide = np.zeros((n, _padded(m)))
-    wide[:, :m] = matrix
-    return wide.reshape(n, -1, LANES).transpose(1, 0, 2).reshape(-1, LANES)
+@borrowing_jit
+def _filled(n: int, multiple: int) -> int:
+    return (n + multiple - 1) // multiple * multiple
 
 
 def linear_network(linear: Floats, reference: float) -> AtomNetwork:
     """Only the linear part."""
     none = np.zeros(0, dtype=np.int64)
-    return AtomNetwork(linear, float(reference), linear, none, none, np.zeros((0, 0)), np.zeros((0, LANES)))
+    return AtomNetwork(linear, float(reference), linear, none, none, np.zeros((0, 0)), np.zeros((1, 0)))
 
 
 def atom_network(
@@ -135,54 +129,72 @@ def atom_network(
     names = network.activation.split()
     names = names * (len(layers) - 1) if len(names) == 1 else names
     sizes = np.array([len(mean), *(len(bias) for _, bias in layers)], dtype=np.int64)
-    biases = np.zeros((len(layers), max(_padded(n) for n in sizes.tolist())))
-    for row, (_, bias) in zip(biases, layers, strict=True):
+    biases = np.zeros((len(layers), max(_filled(n, _WIDE) for n in sizes.tolist())))
+    flat = []
+    for row, (weight, bias) in zip(biases, layers, strict=True):
         row[: len(bias)] = bias
-    panels = [panel for weight, _ in layers[:-1] for panel in (_panels(weight.T), _panels(weight))]
+        m, n = weight.shape
+        wide = np.zeros((_filled(m, _OUTPUTS), _filled(n, _WIDE)))
+        wide[:m, :n] = weight
+        flat.append(wide.ravel())
     kinds = np.array([_NAMES.index(name) for name in names], dtype=np.int64)
-    return AtomNetwork(
-        linear.copy(),
-        reference,
-        mean.copy(),
-        sizes,
-        kinds,
-        biases,
-        np.concatenate([*panels, _panels(layers[-1][0].T)]),
-    )
+    return AtomNetwork(linear.copy(), reference, mean.copy(), sizes, kinds, biases, np.concatenate(flat)[None])
 
 
 @borrowing_jit
-def _multiply(
-    x: Floats, n_atoms: int, panels: Floats, first: int, n: int, m: int, bias: Floats, row: int, y: Floats
+def _forward(
+    x: Floats, n_atoms: int, weights: Floats, first: int, n: int, m: int, bias: Floats, row: int, y: Floats
 ) -> None:
-    """``y = x · matrix + bias`` for a matrix (n, m) in the panels from ``first`` on; no bias if its row is negative."""
-    for column in range(0, m, _PANELS * LANES):
-        here = first + column // LANES * n
+    """``y = weights · x + bias`` for a matrix (m, n) that begins at ``first``; ``n`` includes what is filled up."""
+    for o in range(0, m, _OUTPUTS):
+        here = first + o * n
         there = here + n
-        start, start_2 = spread(0.0), spread(0.0)
-        if row >= 0:
-            start, start_2 = load(bias, row, column), load(bias, row, column + LANES)
         for a in range(0, n_atoms, _ATOMS):
-            one, two, three, four = start, start, start, start
-            one_2, two_2, three_2, four_2 = start_2, start_2, start_2, start_2
-            for i in range(n):
-                w, w_2 = load(panels, here + i, 0), load(panels, there + i, 0)
-                one += x[a, i] * w
-                two += x[a + 1, i] * w
-                three += x[a + 2, i] * w
-                four += x[a + 3, i] * w
-                one_2 += x[a, i] * w_2
-                two_2 += x[a + 1, i] * w_2
-                three_2 += x[a + 2, i] * w_2
-                four_2 += x[a + 3, i] * w_2
-            store(y, a, column, one)
-            store(y, a + 1, column, two)
-            store(y, a + 2, column, three)
-            store(y, a + 3, column, four)
-            store(y, a, column + LANES, one_2)
-            store(y, a + 1, column + LANES, two_2)
-            store(y, a + 2, column + LANES, three_2)
-            store(y, a + 3, column + LANES, four_2)
+            one, two, three, four = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            one_2, two_2, three_2, four_2 = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            for i in range(0, n, LANES):
+                w, w_2 = load(weights, 0, here + i), load(weights, 0, there + i)
+                b, c, d, e = load(x, a, i), load(x, a + 1, i), load(x, a + 2, i), load(x, a + 3, i)
+                one += b * w
+                two += c * w
+                three += d * w
+                four += e * w
+                one_2 += b * w_2
+                two_2 += c * w_2
+                three_2 += d * w_2
+                four_2 += e * w_2
+            y[a, o], y[a, o + 1] = bias[row, o] + across(one), bias[row, o + 1] + across(one_2)
+            y[a + 1, o], y[a + 1, o + 1] = bias[row, o] + across(two), bias[row, o + 1] + across(two_2)
+            y[a + 2, o], y[a + 2, o + 1] = bias[row, o] + across(three), bias[row, o + 1] + across(three_2)
+            y[a + 3, o], y[a + 3, o + 1] = bias[row, o] + across(four), bias[row, o + 1] + across(four_2)
+
+
+@borrowing_jit
+def _backward(x: Floats, n_atoms: int, weights: Floats, first: int, n: int, m: int, y: Floats) -> None:
+    """``y = x · weights`` for the same matrix."""
+    for i in range(0, n, _WIDE):
+        for a in range(0, n_atoms, _ATOMS):
+            one, two, three, four = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            one_2, two_2, three_2, four_2 = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            for o in range(m):
+                w, w_2 = load(weights, 0, first + o * n + i), load(weights, 0, first + o * n + i + LANES)
+                b, c, d, e = spread(x[a, o]), spread(x[a + 1, o]), spread(x[a + 2, o]), spread(x[a + 3, o])
+                one += b * w
+                two += c * w
+                three += d * w
+                four += e * w
+                one_2 += b * w_2
+                two_2 += c * w_2
+                three_2 += d * w_2
+                four_2 += e * w_2
+            store(y, a, i, one)
+            store(y, a + 1, i, two)
+            store(y, a + 2, i, three)
+            store(y, a + 3, i, four)
+            store(y, a, i + LANES, one_2)
+            store(y, a + 1, i + LANES, two_2)
+            store(y, a + 2, i + LANES, three_2)
+            store(y, a + 3, i + LANES, four_2)
 
 
 @borrowing_jit
@@ -197,40 +209,39 @@ def _chunk(
     slopes: Floats,
 ) -> None:
     """:func:`energies_with_gradient` of the atoms from ``low`` to ``high``, as many as the chunk has."""
-    sizes, panels, n_layers = network.sizes, network.panels, len(network.sizes) - 1
-    n_functions = len(network.mean)
-    n_atoms = (high - low + _ATOMS - 1) // _ATOMS * _ATOMS
+    sizes, weights, n_layers = network.sizes, network.weights, len(network.sizes) - 1
+    n_functions, n_atoms = len(network.mean), _filled(high - low, _ATOMS)
     # two halves, each the input of the product into the other
     y, z = work[:_CHUNK], work[_CHUNK:]
     for a in range(n_atoms):
-        for i in range(n_functions):
-            y[a, i] = x[low + a, i] - network.mean[i] if low + a < high else 0.0
+        for i in range(_filled(n_functions, _WIDE)):
+            y[a, i] = x[low + a, i] - network.mean[i] if low + a < high and i < n_functions else 0.0
     first = 0
     for layer in range(n_layers - 1):
-        n, m = sizes[layer], sizes[layer + 1]
-        wide = (m + _PANELS * LANES - 1) // (_PANELS * LANES) * _PANELS * LANES
-        _multiply(y, n_atoms, panels, first, n, wide, network.biases, layer, z)
+        n, m = _filled(sizes[layer], _WIDE), sizes[layer + 1]
+        _forward(y, n_atoms, weights, first, n, m, network.biases, layer, z)
         activate(z[:n_atoms], m, network.activations[layer], slopes[layer * _CHUNK : layer * _CHUNK + n_atoms])
-        first += wide // LANES * n + (n + _PANELS * LANES - 1) // (_PANELS * LANES) * _PANELS * m
+        for a in range(n_atoms):
+            for i in range(m, _filled(m, _WIDE)):
+                z[a, i] = 0.0
+        first += n * _filled(m, _OUTPUTS)
         y, z = z, y
     last = sizes[n_layers - 1]
     for a in range(high - low):
         total = network.biases[n_layers - 1, 0]
         for i in range(last):
-            total += y[a, i] * panels[first + i, 0]
+            total += y[a, i] * weights[0, first + i]
         energies[low + a] += total
     for a in range(n_atoms):
         for i in range(last):
-            y[a, i] = panels[first + i, 0]
+            y[a, i] = weights[0, first + i]
     for layer in range(n_layers - 2, -1, -1):
-        n, m = sizes[layer], sizes[layer + 1]
-        wide = (n + _PANELS * LANES - 1) // (_PANELS * LANES) * _PANELS * LANES
+        n, m = _filled(sizes[layer], _WIDE), sizes[layer + 1]
+        first -= n * _filled(m, _OUTPUTS)
         for a in range(n_atoms):
             for i in range(m):
                 y[a, i] *= slopes[layer * _CHUNK + a, i]
-        first -= wide // LANES * m
-        _multiply(y, n_atoms, panels, first, m, wide, network.biases, -1, z)
-        first -= (m + _PANELS * LANES - 1) // (_PANELS * LANES) * _PANELS * n
+        _backward(y, n_atoms, weights, first, n, m, z)
         y, z = z, y
     for a in range(high - low):
         for i in range(n_functions):
