@@ -184,22 +184,6 @@ def shape(x: float, kind: int) -> tuple[float, float]:
 
 
 @jit
-def cutoff_function(r: float, cutoff: float, kind: int, inner: float) -> tuple[float, float]:
-    """Cutoff function and its derivative; see :func:`cutoff_values`."""
-    if r >= cutoff:
-        return 0.0, 0.0
-    if kind == HARD:
-        return 1.0, 0.0
-    if kind == TANH or kind == TANH_UNSCALED:
-        scale = 1.0 / math.tanh(1.0) ** 3 if kind == TANH else 1.0
-        t = math.tanh(1.0 - r / cutoff)
-        return scale * t**3, -3.0 * scale * t * t * (1.0 - t * t) / cutoff
-    width = cutoff - inner * cutoff
-    value, slope = shape((r - inner * cutoff) / width, kind)
-    return value, slope / width
-
-
-@jit
 def compact_function(x: float, low: float, high: float, kind: int, asymmetric: bool) -> tuple[float, float]:
     """Compact function and its derivative; see :func:`compact_values`."""
     width = 0.5 * (high - low)
