@@ -78,7 +78,6 @@ def parts(potential: Potential, atoms: Atoms) -> dict[str, float]:
         "guard": 0.0 if guard is None else least(lambda: guard.pair_terms(batch, vectors)),
         "extrapolation": least(lambda: watch.look(batch, prediction)),
         "prediction, all included": least(lambda: potential.predict(batch, stress=False)),
-        "copy of the atoms": least(lambda: atoms.copy()),
         "calculation, all included": least(lambda: calculator.calculate(atoms, ["forces"])),
     }
 

@@ -1,9 +1,10 @@
-"""Time of features, energies and forces per atom, on a box of 1,080 water atoms; one thread, float64.
+"""Time of features, energies and forces per atom, on a box of 1,080 water atoms and two crystals; one thread, float64.
 
     python benchmarks/energy/speed.py PATH_TO_n2p2_POTENTIAL_FOLDER
 
 The folder holds n2p2's input.nn and input.data(.xz) of its RPBE-D3 water potential. Times are CPU seconds, the least of
-several rounds, neighbour list included where named.
+several rounds, neighbour list included where named. The last lines compare the functions that need no pairs of
+neighbours with the machine: how many floating-point operations they take, and how many it does in registers alone.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.units import Bohr
 
+from molml.energy.cutoffs import jit
 from molml.energy.data import Structures, atoms_to_structures, pair_vectors
 from molml.energy.features import G2, G4, Function, SymmetryFunctions
 from molml.energy.kernels import FeatureKernel, neighbourhood
+from molml.energy.lanes import LANES, across, spread
 from molml.energy.model import BehlerParrinello, feature_statistics
 from molml.energy.selection import candidates
 
@@ -72,6 +76,39 @@ def least(work: Callable[[], object], rounds: int = 5) -> float:
     return min(times)
 
 
+@jit
+def multiply_add(n: int) -> float:
+    """``n`` rounds of 8 multiplications and additions of LANES numbers, none of which waits for another."""
+    # squares, because the compiler would sum up what is linear
+    y = spread(-0.7)
+    a, b, c, d = spread(0.1), spread(0.2), spread(0.3), spread(0.4)
+    e, f, g, h = spread(0.5), spread(0.6), spread(0.7), spread(0.8)
+    for _ in range(n):
+        a, b, c, d, e, f, g, h = a * a + y, b * b + y, c * c + y, d * d + y, e * e + y, f * f + y, g * g + y, h * h + y
+    return across(a + b + c + d + e + f + g + h)
+
+
+def peak() -> float:
+    """Operations per second of one core in float64, an addition and a multiplication counted as two."""
+    n = 1_000_000
+    multiply_add(1)
+    return 2 * 8 * LANES * n / least(lambda: multiply_add(n))
+
+
+def operations(functions: SymmetryFunctions) -> float:
+    """Operations per pair that values and derivatives take at least, for functions made of moments."""
+    basis = functions.tables.basis
+    width, degree = (basis.degree + 1) ** 2, basis.degree
+    # per element of the neighbour, because a moment mostly is of one
+    tensors, scalars = ((weight != 0.0).sum(0).mean() for weight in (basis.tensor_weight, basis.scalar_weight))
+    # the exponential with its Gaussian and their slope: 40; twice, because nothing is kept between the two passes
+    radial = 2 * 40 * len(basis.radial_form)
+    harmonics = 2 * 4 * width + 2 * 6 * degree
+    values = 2 * width * tensors + scalars
+    derivatives = 2 * 2 * width * tensors + 2 * scalars + 15 * width
+    return float(radial + harmonics + values + derivatives)
+
+
 def measure(name: str, functions: SymmetryFunctions, atoms: Atoms) -> None:
     """Print µs per atom of the parts and of the whole."""
     batch: Structures = atoms_to_structures(atoms, functions.cutoff)
@@ -97,6 +134,11 @@ def measure(name: str, functions: SymmetryFunctions, atoms: Atoms) -> None:
     print(f"\n{name}: {n_functions} functions, cutoff {functions.cutoff:.2f} Å, {neighbours:.0f} neighbours")
     for part, micro in parts.items():
         print(f"  {part:<40} {micro:8.1f} µs/atom")
+    if not any(len(centre.triple.bump) for centre in functions.tables.centres):
+        per_pair, rate = operations(functions), peak()
+        took = (parts["features"] + parts["their derivatives"]) * 1e-6
+        share = per_pair * neighbours / took / rate
+        print(f"  {per_pair:.0f} operations per pair; {100 * share:.0f} % of the {rate / 1e9:.0f} Gflop/s of a core")
 
 
 def main() -> None:
@@ -109,6 +151,15 @@ def main() -> None:
     chosen, cutoff = read_functions(folder)
     measure("n2p2's functions (narrow angular ones: every pair of neighbours)", SymmetryFunctions(
         chosen, cutoff=cutoff, cutoff_function="cosine"), atoms)  # fmt: skip
+    radial, angular = np.geomspace(0.05, 4.0, 10), (0.01, 0.03, 0.07, 0.15, 0.3)
+    for symbol, crystal in (("Cu", bulk("Cu", cubic=True) * 5), ("Si", bulk("Si", cubic=True) * 4)):
+        crystal.rattle(0.05, seed=0)
+        some_functions: list[Function] = [G2(symbol, eta) for eta in radial]
+        some_functions += [
+            G4((symbol, symbol), eta, zeta, sign) for eta in angular for zeta in (1, 4) for sign in (1, -1)
+        ]
+        name = f"{len(crystal)} atoms of {symbol}, 10 radial and 20 narrow angular"
+        measure(name, SymmetryFunctions({symbol: some_functions}, cutoff=5.0, cutoff_function="cosine"), crystal)
     grid = candidates([1, 8], 0.9, cutoff)
     rng = np.random.default_rng(0)
     for n, radius in ((60, cutoff), (300, 5.5)):

@@ -32,7 +32,15 @@ SHAPES = ("polynomial", "exponential", "polynomial_3", "polynomial_7", "polynomi
 
 # everything of fast-math but the promises that no NaN and no infinity occurs; whoever changes a compiled function of
 # this file must remove __pycache__: numba keeps what other files have compiled it into
-jit = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp", "afn"})
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz", "arcp", "afn"},
+}
+jit = njit(**_OPTIONS)
+# for functions that make no array: arrays are counted whenever a function gets them, which takes longer than some work
+borrowing_jit = njit(**_OPTIONS, _nrt=False)
 
 
 def cutoff_values(distances: Tensor, cutoff: float, kind: int, inner: float = 0.0) -> Tensor:
@@ -173,22 +181,6 @@ def shape(x: float, kind: int) -> tuple[float, float]:
     inverse = 1.0 / (1.0 - x * x)
     value = math.exp(1.0 - inverse)
     return value, -2.0 * x * inverse * inverse * value
-
-
-@jit
-def cutoff_function(r: float, cutoff: float, kind: int, inner: float) -> tuple[float, float]:
-    """Cutoff function and its derivative; see :func:`cutoff_values`."""
-    if r >= cutoff:
-        return 0.0, 0.0
-    if kind == HARD:
-        return 1.0, 0.0
-    if kind == TANH or kind == TANH_UNSCALED:
-        scale = 1.0 / math.tanh(1.0) ** 3 if kind == TANH else 1.0
-        t = math.tanh(1.0 - r / cutoff)
-        return scale * t**3, -3.0 * scale * t * t * (1.0 - t * t) / cutoff
-    width = cutoff - inner * cutoff
-    value, slope = shape((r - inner * cutoff) / width, kind)
-    return value, slope / width
 
 
 @jit

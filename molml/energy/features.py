@@ -559,10 +559,11 @@ def _triples(
         return 2.0 ** (1.0 - b) * (1.0 + a * cosine).clamp(min=0.0) ** b
 
     columns = []
-    for a, b, own, narrow, start, stop in centre.triple.groups.tolist():
-        flanks = [flank(r, *centre.triple.ranges[own].tolist()) for r in sides[: 3 if narrow else 2]]
-        for row in centre.triple.bumps[centre.triple.bump[start:stop]].tolist():
-            columns.append(column(a, b, bend(*row) * math.prod(flanks)))
+    for a, b, narrow, first, last in centre.triple.lists.tolist():
+        for own, start, stop in centre.triple.groups[first:last].tolist():
+            flanks = [flank(r, *centre.triple.ranges[own].tolist()) for r in sides[: 3 if narrow else 2]]
+            for row in centre.triple.bumps[centre.triple.bump[start:stop]].tolist():
+                columns.append(column(a, b, bend(*row) * math.prod(flanks)))
     return torch.stack(columns, dim=-1)
 
 
@@ -824,18 +825,29 @@ def _tables_of_triples(keys: Sequence[tuple[tuple[float, ...], tuple[float, ...]
     bumps = list(dict.fromkeys(bump for _, bump in keys))
     radii = sorted({row[1] for row in ranges if row[0] == GAUSSIAN_RANGE})
     rows = [(*row[:4], radii.index(row[1]), 0) if row[0] == GAUSSIAN_RANGE else row for row in ranges]
-    groups, start = [], 0
-    for group, members in itertools.groupby(keys, key=lambda key: key[0]):
-        stop = start + len(list(members))
-        a, b, narrow = group[:3]
-        groups.append((a, b, ranges.index(group[3:]), narrow, start, stop))
-        start = stop
+    lists: list[tuple] = []
+    groups: list[tuple] = []
+    start = 0
+    # of one list: the elements, the third side, and the form and the reach of the range
+    for (a, b, narrow, *_), alike in itertools.groupby(keys, key=lambda key: key[0][:5]):
+        first = len(groups)
+        for group, members in itertools.groupby(alike, key=lambda key: key[0]):
+            stop = start + len(list(members))
+            groups.append((ranges.index(group[3:]), start, stop))
+            start = stop
+        lists.append((a, b, narrow, first, len(groups)))
+    bump = np.array([bumps.index(bump) for _, bump in keys], dtype=np.int64)
+    bends = np.zeros((len(lists), len(bumps)), dtype=np.bool_)
+    for row, (*_, first, last) in zip(bends, lists, strict=True):
+        row[bump[groups[first][1] : groups[last - 1][2]]] = True
     return Triples(
         np.array(radii, dtype=np.float64),
         np.array(rows, dtype=np.float64).reshape(-1, 6),
         np.array(bumps, dtype=np.float64).reshape(-1, 4),
-        np.array(groups, dtype=np.int64).reshape(-1, 6),
-        np.array([bumps.index(bump) for _, bump in keys], dtype=np.int64),
+        np.array(lists, dtype=np.int64).reshape(-1, 5),
+        bends,
+        np.array(groups, dtype=np.int64).reshape(-1, 3),
+        bump,
     )
 
 

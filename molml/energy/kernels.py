@@ -24,7 +24,7 @@ import torch
 from scipy.linalg import block_diag
 from torch import Tensor
 
-from molml.energy.cutoffs import POLYNOMIAL, compact_function, cutoff_function, exp, jit
+from molml.energy.cutoffs import borrowing_jit, compact_function, jit
 from molml.energy.features import (
     COMPACT,
     COSINE,
@@ -35,8 +35,8 @@ from molml.energy.features import (
     SymmetryFunctions,
     element_index,
 )
-from molml.energy.lanes import LANES, across, load, rows, spread, store
-from molml.energy.triples import JVP, VALUES, VJP, sum_triples
+from molml.energy.lanes import LANES, load, rows, spread, store, transpose
+from molml.energy.triples import JVP, VALUES, VJP, cutoffs_of, gaussians_of, sum_triples
 
 _THREAD_ATOMS = 64  # fewer atoms than this are not worth waking a second thread
 
@@ -58,6 +58,7 @@ class _Work(NamedTuple):
 
     order: np.ndarray  # (room,) the pair at each place, or -1
     group: np.ndarray  # (n_elements + 1,) places of element e: group[e] ... group[e + 1]
+    counts: np.ndarray  # (n_elements,) neighbours of element e: its first places
     geometry: np.ndarray  # (4, room): unit vector, distance
     fc: np.ndarray  # (2 n_radii, room): cutoff function of every radius, then its derivative
     shell: np.ndarray  # (n_radials, room): radial functions times the cutoff function
@@ -72,6 +73,7 @@ def _workspace(pairs: Pairs, basis: Basis) -> _Work:
     return _Work(
         np.empty(room, np.int64),
         np.empty(pairs.n_elements + 1, np.int64),
+        np.empty(pairs.n_elements, np.int64),
         rows(4, room),
         rows(2 * len(basis.radii), room),
         rows(n_radials, room),
@@ -81,23 +83,31 @@ def _workspace(pairs: Pairs, basis: Basis) -> _Work:
     )
 
 
-@jit
+@borrowing_jit
 def _room(pairs: Pairs) -> int:
     """Places for the neighbours of any atom, every element's padded to whole multiples of LANES."""
     return (pairs.longest + pairs.n_elements * LANES) // LANES * LANES
 
 
-@jit
+@borrowing_jit
 def _prepare(i: int, pairs: Pairs, basis: Basis, work: _Work) -> int:
     """Everything in ``work`` for atom ``i``. Returns the number of places in use."""
-    length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.geometry)
-    _shells(length, basis, work.geometry[3], work.fc, work.shell, work.slope)
+    length = _sort(i, pairs, basis.cutoff, work.order, work.group, work.counts, work.geometry)
+    _shells(length, basis, work.geometry, work.fc, work.shell, work.slope)
     _angular(length, basis.degree, work.geometry, work.trig, work.legendre)
     return length
 
 
-@jit
-def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndarray, geometry: np.ndarray) -> int:
+@borrowing_jit
+def _sort(
+    i: int,
+    pairs: Pairs,
+    cutoff: float,
+    order: np.ndarray,
+    group: np.ndarray,
+    counts: np.ndarray,
+    geometry: np.ndarray,
+) -> int:
     """Sort an atom's neighbours by element into groups, each padded to whole multiples of LANES."""
     length = 0
     for e in range(pairs.n_elements):
@@ -113,6 +123,7 @@ def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndar
                     geometry[2, length] = z / r
                     geometry[3, length] = r
                     length += 1
+        counts[e] = length - group[e]
         while (length - group[e]) % LANES:
             # places that hold no neighbour sit at the cutoff, where every function and its slope vanish
             order[length] = -1
@@ -125,31 +136,18 @@ def _sort(i: int, pairs: Pairs, cutoff: float, order: np.ndarray, group: np.ndar
     return length
 
 
-@jit
-def _shells(length: int, basis: Basis, r: np.ndarray, fc: np.ndarray, shell: np.ndarray, slope: np.ndarray) -> None:
+@borrowing_jit
+def _shells(
+    length: int, basis: Basis, geometry: np.ndarray, fc: np.ndarray, shell: np.ndarray, slope: np.ndarray
+) -> None:
     """Radial functions times the cutoff function, and their derivatives."""
-    form, parameters = basis.radial_form, basis.radial_parameters
+    form, parameters, r = basis.radial_form, basis.radial_parameters, geometry[3]
     for c in range(len(basis.radii)):
-        f, df, cutoff = fc[2 * c], fc[2 * c + 1], basis.radii[c]
-        if basis.cutoff_function == POLYNOMIAL and basis.inner == 0.0:
-            for k in range(length):
-                x = r[k] / cutoff
-                inside = 1.0 if x < 1.0 else 0.0
-                y = x * x
-                f[k] = inside * (1.0 + x * y * (-10.0 + x * (15.0 - 6.0 * x)))
-                df[k] = -inside * 30.0 * y * (1.0 - x) * (1.0 - x) / cutoff
-        else:
-            for k in range(length):
-                f[k], df[k] = cutoff_function(r[k], cutoff, basis.cutoff_function, basis.inner)
+        cutoffs_of(geometry, 3, length, basis.radii[c], basis.cutoff_function, basis.inner, fc, 2 * c)
     for n in range(len(form)):
         a, b = parameters[n, 0], parameters[n, 1]
         if form[n] == GAUSSIAN:
-            f, df = fc[2 * basis.radial_radius[n]], fc[2 * basis.radial_radius[n] + 1]
-            for k in range(length):
-                d = r[k] - b
-                value = exp(-a * d * d)
-                shell[n, k] = value * f[k]
-                slope[n, k] = value * (df[k] - 2.0 * a * d * f[k])
+            gaussians_of(geometry, 3, length, a, b, fc, 2 * basis.radial_radius[n], shell, n, slope, n)
         elif form[n] == COSINE:
             f, df = fc[2 * basis.radial_radius[n]], fc[2 * basis.radial_radius[n] + 1]
             for k in range(length):
@@ -167,7 +165,7 @@ def _shells(length: int, basis: Basis, r: np.ndarray, fc: np.ndarray, shell: np.
                 slope[n, k] = slope[i, k] * shell[j, k] + shell[i, k] * slope[j, k]
 
 
-@jit
+@borrowing_jit
 def _angular(length: int, degree: int, geometry: np.ndarray, trig: np.ndarray, legendre: np.ndarray) -> None:
     """Factors of the harmonics: the azimuthal ones and those of z."""
     x, y, z = geometry[0], geometry[1], geometry[2]
@@ -194,7 +192,7 @@ def _angular(length: int, degree: int, geometry: np.ndarray, trig: np.ndarray, l
                 legendre[row, k] = c1 * z[k] * legendre[below, k] - c2 * legendre[lowest, k]
 
 
-@jit
+@borrowing_jit
 def _harmonics(length: int, basis: Basis, work: _Work, harmonics: np.ndarray) -> None:
     """Harmonics of every place, shape ((degree + 1)², length)."""
     trig, legendre = work.trig, work.legendre
@@ -209,7 +207,7 @@ def _harmonics(length: int, basis: Basis, work: _Work, harmonics: np.ndarray) ->
                     down[k] = c * q[k] * trig[2 * m + 1, k]
 
 
-@jit
+@borrowing_jit
 def _sum_scalars(pairs: Pairs, basis: Basis, group: np.ndarray, shell: np.ndarray, out: np.ndarray) -> None:
     """Add the sums of ``shell`` over the neighbours to the scalar columns of ``out``."""
     for s in range(len(basis.scalar_radial)):
@@ -226,26 +224,103 @@ def _sum_scalars(pairs: Pairs, basis: Basis, group: np.ndarray, shell: np.ndarra
 def _moments(low: int, high: int, pairs: Pairs, basis: Basis, moments: np.ndarray) -> None:
     work = _workspace(pairs, basis)
     group, shell = work.group, work.shell
-    n_scalars, width = len(basis.scalar_radial), (basis.degree + 1) ** 2
-    harmonics = rows(width, len(work.order))
+    n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(work.order)
+    wide = (width + LANES - 1) // LANES * LANES
+    harmonics, turned, sums = rows(wide, room), rows(room, wide), rows(2, wide)
+    harmonics[:] = 0.0
     for i in range(low, high):
         out = moments[i]
         out[:] = 0.0
         length = _prepare(i, pairs, basis, work)
         _harmonics(length, basis, work, harmonics)
+        # a sum over neighbours for LANES harmonics at a time: few neighbours do not fill the lanes
+        for k in range(0, length, LANES):
+            for lm in range(0, wide, LANES):
+                transpose(harmonics, lm, k, turned, k, lm)
         _sum_scalars(pairs, basis, group, shell, out)
         for e in range(pairs.n_elements):
-            a, b = group[e], group[e + 1]
-            if a == b:
-                continue
-            for s in range(len(basis.tensor_radial)):
-                w, n, base = basis.tensor_weight[s, e], basis.tensor_radial[s], n_scalars + s * width
-                if w != 0.0:
-                    for lm in range(width):
-                        total = spread(0.0)
-                        for k in range(a, b, LANES):
-                            total += load(shell, n, k) * load(harmonics, lm, k)
-                        out[base + lm] += w * across(total)
+            end = group[e] + work.counts[e]
+            if work.counts[e]:
+                _sum_tensors(e, group[e], end, basis, shell, turned, sums, out[n_scalars:])
+
+
+@borrowing_jit
+def _sum_tensors(
+    e: int,
+    start: int,
+    end: int,
+    basis: Basis,
+    shell: np.ndarray,
+    harmonics: np.ndarray,
+    sums: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Add the sums over the neighbours of one element to the tensor columns."""
+    width, wide, radial, n = (basis.degree + 1) ** 2, sums.shape[1], basis.tensor_radial, len(basis.tensor_radial)
+    for s in range(n):
+        w = basis.tensor_weight[s, e]
+        if w == 0.0:
+            continue
+        for lm in range(0, wide, 4 * LANES):
+            one, two, three, four = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            # the number of vectors is no less than one; the rest is read again in vain
+            b, c, d = (
+                min(lm + LANES, wide - LANES),
+                min(lm + 2 * LANES, wide - LANES),
+                min(lm + 3 * LANES, wide - LANES),
+            )
+            for k in range(start, end):
+                value = spread(shell[radial[s], k])
+                one += value * load(harmonics, k, lm)
+                two += value * load(harmonics, k, b)
+                three += value * load(harmonics, k, c)
+                four += value * load(harmonics, k, d)
+            store(sums, 0, lm, one)
+            store(sums, 0, b, two)
+            store(sums, 0, c, three)
+            store(sums, 0, d, four)
+        for lm in range(width):
+            out[s * width + lm] += w * sums[0, lm]
+
+
+@borrowing_jit
+def _spread_weights(
+    n: int,
+    start: int,
+    end: int,
+    width: int,
+    radials: np.ndarray,
+    weights: np.ndarray,
+    shell: np.ndarray,
+    slope: np.ndarray,
+    aside: np.ndarray,
+    along: np.ndarray,
+) -> None:
+    """What a harmonic and its radial function's slope are multiplied by, for the neighbours of one element."""
+    # four harmonics at once: the radial functions are loaded once for all of them; up to three rows are waste
+    for lm in range(0, width, 4):
+        for k in range(start, end, LANES):
+            one, two, three, four = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            one_2, two_2, three_2, four_2 = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+            for s in range(n):
+                value, change = load(shell, radials[s], k), load(slope, radials[s], k)
+                u, v, w, x = weights[s, lm], weights[s, lm + 1], weights[s, lm + 2], weights[s, lm + 3]
+                one += u * value
+                two += v * value
+                three += w * value
+                four += x * value
+                one_2 += u * change
+                two_2 += v * change
+                three_2 += w * change
+                four_2 += x * change
+            store(aside, lm, k, one)
+            store(aside, lm + 1, k, two)
+            store(aside, lm + 2, k, three)
+            store(aside, lm + 3, k, four)
+            store(along, lm, k, one_2)
+            store(along, lm + 1, k, two_2)
+            store(along, lm + 2, k, three_2)
+            store(along, lm + 3, k, four_2)
 
 
 @jit
@@ -255,8 +330,10 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
     order, group, geometry, shell, slope = work.order, work.group, work.geometry, work.shell, work.slope
     trig, legendre = work.trig, work.legendre
     n_scalars, width, room = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(order)
-    aside, along = rows(width, room), rows(width, room)
+    aside, along = rows(width + 3, room), rows(width + 3, room)
     tangent, radial = np.empty((3, room)), np.empty(room)
+    n_tensors = len(basis.tensor_radial)
+    radials, weights = np.empty(n_tensors, np.int64), np.zeros((n_tensors, width + 3))
     for i in range(low, high):
         bar = adjoint[i]
         length = _prepare(i, pairs, basis, work)
@@ -272,17 +349,14 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                     w, n = basis.scalar_weight[s, e] * bar[s], basis.scalar_radial[s]
                     for k in range(a, b):
                         radial[k] += w * slope[n, k]
-            for lm in range(width):
-                for k in range(a, b, LANES):
-                    turned, moved = spread(0.0), spread(0.0)
-                    for s in range(len(basis.tensor_radial)):
-                        if basis.tensor_weight[s, e] != 0.0:
-                            n = basis.tensor_radial[s]
-                            w = spread(basis.tensor_weight[s, e] * bar[n_scalars + s * width + lm])
-                            turned += w * load(shell, n, k)
-                            moved += w * load(slope, n, k)
-                    store(aside, lm, k, turned)
-                    store(along, lm, k, moved)
+            n = 0
+            for s in range(len(basis.tensor_radial)):
+                if basis.tensor_weight[s, e] != 0.0:
+                    radials[n] = basis.tensor_radial[s]
+                    for lm in range(width):
+                        weights[n, lm] = basis.tensor_weight[s, e] * bar[n_scalars + s * width + lm]
+                    n += 1
+            _spread_weights(n, a, b, width, radials, weights, shell, slope, aside, along)
         for l in range(basis.degree + 1):  # noqa: E741
             for m in range(l + 1):
                 c, centre, row = basis.normalisation[l, m], l * l + l, l * (l + 1) // 2 + m
@@ -320,7 +394,7 @@ def _moments_vjp(low: int, high: int, pairs: Pairs, basis: Basis, adjoint: np.nd
                 gradient[p, 2] = tangent[2, k] / r + lift * z
 
 
-@jit
+@borrowing_jit
 def _harmonic_changes(
     length: int, basis: Basis, work: _Work, turn: np.ndarray, harmonics: np.ndarray, change: np.ndarray
 ) -> None:
@@ -366,7 +440,7 @@ def _moments_jvp(low: int, high: int, pairs: Pairs, basis: Basis, directions: np
                 turn[2, k] = (directions[p, 2] - along * z) / r
             else:
                 stretch[k] = 0.0
-                turn[:, k] = 0.0
+                turn[0, k] = turn[1, k] = turn[2, k] = 0.0
         _harmonic_changes(length, basis, work, turn, harmonics, turned)
         for n in range(len(slope)):
             for k in range(length):
@@ -386,7 +460,7 @@ def _moments_jvp(low: int, high: int, pairs: Pairs, basis: Basis, directions: np
                         out[base + lm] += w * total
 
 
-@jit
+@borrowing_jit
 def _gather(moments: np.ndarray, atoms: np.ndarray, first: int, count: int, block: np.ndarray) -> None:
     """block[column, lane] of up to LANES atoms; unused lanes are zero."""
     for lane in range(LANES):
@@ -741,13 +815,20 @@ def neighbourhood(
     ValueError
         For an atom of none of the elements.
     """
-    known = np.array(elements)
-    start, neighbour, order, bounds, longest = _arrange(known, numbers.numpy(), first.numpy(), second.numpy())
-    if bounds[-1] < len(numbers):
-        element_index(elements, numbers)  # refuses them by name
     arranged = np.ascontiguousarray(vectors.detach().numpy(), dtype=np.float64)
-    pairs = Pairs(start, first.numpy(), second.numpy(), arranged, neighbour, longest, len(elements))
-    return Neighbourhood(pairs, tuple(order[a:b] for a, b in itertools.pairwise(bounds.tolist())))
+    return arrange(np.array(elements), numbers.numpy(), first.numpy(), second.numpy(), arranged)
+
+
+def arrange(
+    elements: np.ndarray, numbers: np.ndarray, first: np.ndarray, second: np.ndarray, vectors: np.ndarray
+) -> Neighbourhood:
+    """:func:`neighbourhood` of arrays: int64, and contiguous float64."""
+    start, neighbour, order, bounds, longest = _arrange(elements, numbers, first, second)
+    ends = bounds.tolist()
+    if ends[-1] < len(numbers):
+        element_index(elements.tolist(), torch.from_numpy(numbers))  # refuses them by name
+    pairs = Pairs(start, first, second, vectors, neighbour, longest, len(elements))
+    return Neighbourhood(pairs, tuple([order[a:b] for a, b in itertools.pairwise(ends)]))
 
 
 @jit
@@ -787,13 +868,14 @@ class FeatureKernel:
     def __init__(self, functions: SymmetryFunctions) -> None:
         self.elements, self.cutoff = functions.elements, functions.cutoff
         self.tables = functions.tables
-        self._numbers = np.array(self.elements, dtype=np.float64)
+        self.numbers = np.array(self.elements)
+        self._numbers = self.numbers.astype(np.float64)
 
     def moments(self, near: Neighbourhood) -> np.ndarray:
         """Moments A of every atom, shape (n_atoms, n_moments)."""
         n_atoms = len(near.pairs.start) - 1
         moments = np.empty((n_atoms, self.tables.basis.n_moments))
-        _share(_moments, n_atoms, near.pairs, self.tables.basis, moments)
+        share(_moments, n_atoms, near.pairs, self.tables.basis, moments)
         return moments
 
     def values(self, near: Neighbourhood, moments: np.ndarray) -> list[np.ndarray]:
@@ -801,7 +883,7 @@ class FeatureKernel:
         features = []
         for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
             values = np.empty((len(atoms), centre.n_invariants))
-            _share(_invariants, len(atoms), atoms, moments, centre.invariants, values)
+            share(_invariants, len(atoms), atoms, moments, centre.invariants, values)
             self._triples(VALUES, near, atoms, centre, values, near.pairs.vectors)
             features.append(_combined(values, centre))
         return features
@@ -814,8 +896,8 @@ class FeatureKernel:
             for w, centre in zip(weights, self.tables.centres, strict=True)
         ]
         for atoms, centre, w in zip(near.atoms, self.tables.centres, spread, strict=True):
-            _share(_invariants_vjp, len(atoms), atoms, moments, centre.invariants, w, adjoint)
-        _share(_moments_vjp, len(moments), near.pairs, self.tables.basis, adjoint, gradient)
+            share(_invariants_vjp, len(atoms), atoms, moments, centre.invariants, w, adjoint)
+        share(_moments_vjp, len(moments), near.pairs, self.tables.basis, adjoint, gradient)
         for atoms, centre, w in zip(near.atoms, self.tables.centres, spread, strict=True):
             self._triples(VJP, near, atoms, centre, w, gradient)
         return gradient
@@ -824,11 +906,11 @@ class FeatureKernel:
         """Change of the features, in their shapes, when the pair vectors move along ``directions`` (n_pairs, 3)."""
         directions = np.ascontiguousarray(directions)
         change = np.empty_like(moments)
-        _share(_moments_jvp, len(moments), near.pairs, self.tables.basis, directions, change)
+        share(_moments_jvp, len(moments), near.pairs, self.tables.basis, directions, change)
         features = []
         for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
             changes = np.empty((len(atoms), centre.n_invariants))
-            _share(_invariants_jvp, len(atoms), atoms, moments, centre.invariants, change, changes)
+            share(_invariants_jvp, len(atoms), atoms, moments, centre.invariants, change, changes)
             self._triples(JVP, near, atoms, centre, changes, directions)
             features.append(_combined(changes, centre))
         return features
@@ -870,7 +952,7 @@ class FeatureKernel:
             place, members = _members(near, atoms)
             block = np.zeros((len(members), 3, centre.n_invariants))
             tables = self.tables.basis, centre.invariants, moments
-            _share(_pair_jacobian, len(atoms), atoms, near.pairs, *tables, place, block)
+            share(_pair_jacobian, len(atoms), atoms, near.pairs, *tables, place, block)
             for f in range(centre.n_moment_invariants, centre.n_invariants):
                 block[:, :, f] = self._triple_gradient(near, atoms, centre, f)[members]
             blocks.append(_combined(block, centre))
@@ -906,7 +988,7 @@ class FeatureKernel:
         gradient = np.empty_like(near.pairs.vectors)
         for atoms, block, w in zip(near.atoms, derivatives, weights, strict=True):
             own = np.ascontiguousarray(w)
-            _share(_stored_vjp, len(atoms), atoms, near.pairs.start, _members(near, atoms)[0], block, own, gradient)
+            share(_stored_vjp, len(atoms), atoms, near.pairs.start, _members(near, atoms)[0], block, own, gradient)
         return gradient
 
     def stored_jvp(
@@ -916,7 +998,7 @@ class FeatureKernel:
         directions, changes = np.ascontiguousarray(directions), []
         for atoms, block in zip(near.atoms, derivatives, strict=True):
             change, place = np.empty((len(atoms), block.shape[2])), _members(near, atoms)[0]
-            _share(_stored_jvp, len(atoms), atoms, near.pairs.start, place, block, directions, change)
+            share(_stored_jvp, len(atoms), atoms, near.pairs.start, place, block, directions, change)
             changes.append(change)
         return changes
 
@@ -960,7 +1042,7 @@ class FeatureKernel:
             basis, pairs = self.tables.basis, near.pairs
             given = pairs.start, pairs.vectors, pairs.neighbour, pairs.longest
             tables = centre.triple, basis.cutoff_function, basis.inner, self._numbers, centre.n_moment_invariants
-            _share(sum_triples, len(atoms), mode, atoms, *given, *tables, features, motion)
+            share(sum_triples, len(atoms), mode, atoms, *given, *tables, features, motion)
 
 
 def _members(near: Neighbourhood, atoms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -980,7 +1062,7 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(n_threads)
 
 
-def _share(kernel: Callable[..., None], n_atoms: int, *arguments: object) -> None:
+def share(kernel: Callable[..., None], n_atoms: int, *arguments: object) -> None:
     """Run ``kernel(low, high, *arguments)`` over all atoms, on torch's number of threads.
 
     Every atom's result is its own, so the bits do not depend on the number of threads.

@@ -14,8 +14,15 @@ from torch import Tensor, nn
 from molml.energy.data import Structures, n_structures
 from molml.energy.features import SymmetryFunctions
 from molml.energy.guard import Guard
-from molml.energy.inference import AtomNetwork, atom_network, energies_with_gradient, pair_vectors, sum_pairs
-from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
+from molml.energy.inference import (
+    AtomNetwork,
+    atom_network,
+    energies_with_gradient,
+    linear_network,
+    pair_vectors,
+    sum_pairs,
+)
+from molml.energy.kernels import FeatureKernel, Neighbourhood, arrange
 from molml.io import Container, save_container
 from molml.nn import MLP
 
@@ -176,7 +183,7 @@ class LinearPotential(nn.Module):
     def atom_networks(self) -> list[AtomNetwork]:
         """The potential as arrays, one item per element."""
         return [
-            AtomNetwork(c.numpy(), r, c.numpy(), [], [])
+            linear_network(c.numpy(), r)
             for c, r in zip(self.coefficients, cast(Tensor, self.reference).tolist(), strict=True)
         ]
 
@@ -611,13 +618,13 @@ class _Outcome(NamedTuple):
 
 def _predict(members: Sequence[Member], batch: Structures, want_forces: bool, want_stress: bool) -> Prediction:
     kernel = members[0].kernel
-    places = batch.positions.detach().numpy(), batch.first.numpy(), batch.second.numpy(), batch.offset.numpy()
-    vectors = torch.from_numpy(pair_vectors(*places))
-    near = neighbourhood(kernel.elements, batch.numbers, batch.first, batch.second, vectors)
+    first, second = batch.first.numpy(), batch.second.numpy()
+    vectors = pair_vectors(batch.positions.detach().numpy(), first, second, batch.offset.numpy())
+    near = arrange(kernel.numbers, batch.numbers.numpy(), first, second, vectors)
     moments = kernel.moments(near)
     features = kernel.values(near, moments)
     guard = members[0].guard
-    repulsion = None if guard is None else guard.pair_terms(batch, vectors)
+    repulsion = None if guard is None else guard.pair_terms(batch, torch.from_numpy(vectors))
     derivatives = want_forces or want_stress
     outcomes = [_outcome(member, batch, near, moments, features, repulsion, derivatives) for member in members]
     mean = outcomes[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from molml.energy.cutoffs import jit
+
 __all__ = ["neighbor_pairs", "neighbor_shifts"]
 
 SMALLEST_HEIGHT = 0.1
@@ -91,9 +93,44 @@ def neighbor_shifts(
 
     search = NeighborList(cutoff=cutoff, full_list=True, n_threads=1 if len(points) < THREADS_PAY_FROM else 0)
     i, j, s = search.compute(points, box, periodic, quantities="ijS", copy=False)
-    first, second, shift = i.astype(np.int64), j.astype(np.int64), s.astype(np.int32)
-    order = _order(first, second, shift, len(points))
-    return first[order], second[order], shift[order]
+    return _sorted(i, j, s, len(points))
+
+
+@jit
+def _sorted(
+    i: NDArray[np.uint64], j: NDArray[np.uint64], s: NDArray[np.int32], n_atoms: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+    """The pairs sorted by first, second, shift; no two are the same, so every algorithm gives the same."""
+    n = len(i)
+    # by the second atom, then by the first, each by counting; what was in order stays so
+    order, keys = np.arange(n), j
+    for _ in range(2):
+        ends = np.zeros(n_atoms + 1, np.int64)
+        for p in range(n):
+            ends[np.int64(keys[p]) + 1] += 1
+        for a in range(n_atoms):
+            ends[a + 1] += ends[a]
+        own = np.empty(n, np.int64)
+        for p in range(n):
+            key = np.int64(keys[order[p]])
+            own[ends[key]] = order[p]
+            ends[key] += 1
+        order, keys = own, i
+    first, second, shift = np.empty(n, np.int64), np.empty(n, np.int64), np.empty((n, 3), np.int32)
+    for p in range(n):
+        q = order[p]
+        one, other, x, y, z = np.int64(i[q]), np.int64(j[q]), s[q, 0], s[q, 1], s[q, 2]
+        # images of the same two atoms are few: each moves up to its place
+        place = int(p)
+        while place > 0 and first[place - 1] == one and second[place - 1] == other:
+            u, v, w = shift[place - 1, 0], shift[place - 1, 1], shift[place - 1, 2]
+            if u < x or (u == x and (v < y or (v == y and w < z))):
+                break
+            shift[place, 0], shift[place, 1], shift[place, 2] = u, v, w
+            place -= 1
+        first[p], second[p] = one, other
+        shift[place, 0], shift[place, 1], shift[place, 2] = x, y, z
+    return first, second, shift
 
 
 def check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:
@@ -141,17 +178,3 @@ def _height(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> float:
 def _plane_distance(vectors: NDArray[np.float64]) -> float:
     # columns of the pseudo-inverse are the reciprocal vectors within the space the vectors span
     return float(1.0 / np.linalg.norm(np.linalg.pinv(vectors), axis=0).max())
-
-
-def _order(
-    first: NDArray[np.int64], second: NDArray[np.int64], shift: NDArray[np.int32], n_atoms: int
-) -> NDArray[np.intp]:
-    """Permutation that sorts by first, second, shift; no key occurs twice, so every algorithm gives the same."""
-    largest = int(np.abs(shift).max(initial=0))
-    span = 2 * largest + 1
-    if n_atoms**2 * span**3 >= 2**63:
-        return np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], second, first))
-    key = first * n_atoms + second
-    for axis in range(3):
-        key = key * span + (shift[:, axis] + largest)
-    return np.argsort(key)

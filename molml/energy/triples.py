@@ -1,14 +1,21 @@
 """Processor kernel for functions that have to visit every pair of neighbours: G4, fractional G5 and compact angles.
 
 Each is a product of one function of the distance, taken of two or of all three sides, and one of the angle, and sets of
-them share few of either. Both are computed once per neighbour and per pair of neighbours; what is left for a function
-is one product, and the loop over the second neighbour is innermost.
+them share few of either. Functions of the same two elements, with and without the third side, and of the same reach
+make a list. For each list, an atom's pairs of neighbours that count, those with every side within reach, are written
+down one after the other in blocks, whatever the neighbour they start from. A block then is worked off LANES pairs at a
+time, without branches:
+
+    cosine and third side -> functions of the angle -> functions of the third side -> sums over the pairs.
+
+Functions of the first two sides are computed once per neighbour and gathered. Derivatives are contracted with the
+weights of the functions pair by pair: what comes of a pair is its derivative by the cosine and by the three sides.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,196 +28,516 @@ from molml.energy.cutoffs import (
     POLYNOMIAL_7,
     TANH,
     TANH_UNSCALED,
-    exp,
+    borrowing_jit,
     jit,
-    shape,
+)
+from molml.energy.lanes import (
+    LANES,
+    across,
+    below,
+    compress,
+    exp,
+    gather,
+    larger,
+    load,
+    rows,
+    smaller,
+    spread,
+    sqrt,
+    store,
 )
 
 VALUES, VJP, JVP = 0, 1, 2  # what the kernel is asked for
 GAUSSIAN_RANGE, COMPACT_RANGE = 0, 1
 POWER, COMPACT_BUMP = 0, 1
 
+_BLOCK = 128  # pairs of neighbours, about, that are worked off at once; their numbers should fit the first cache
+
 
 class Triples(NamedTuple):
-    """Functions of one central element over pairs of neighbours; those of one group stand together."""
+    """Functions of one central element over pairs of neighbours; those of one group and of one list stand together."""
 
     radii: np.ndarray  # (n_radii,) Å, cutoff radii
     ranges: np.ndarray  # (n_ranges, 6): form, reach; eta, r_s, index of the radius, 0; or low, high, shape, asymmetric
     bumps: np.ndarray  # (n_bumps, 4): form; lambda, zeta, 0; or low, high in radians, shape
-    groups: np.ndarray  # (n_groups, 6): elements a <= b (-1: any), range, 1 if the third side counts, first, last + 1
+    lists: np.ndarray  # (n_lists, 5): elements a <= b (-1: any), 1 if the third side counts, groups: first, last + 1
+    bends: np.ndarray  # (n_lists, n_bumps): whether a bump is in a list
+    groups: np.ndarray  # (n_groups, 3): range, functions: first, last + 1
     bump: np.ndarray  # (n_functions,) index into the bumps
 
 
-@jit
-def _shapes(start: int, stop: int, kind: int, y: np.ndarray, value: np.ndarray, slope: np.ndarray) -> None:
-    """Shapes of cutoff functions at 0 <= y <= 1 and their derivatives, in arithmetic that the compiler vectorises."""
+@borrowing_jit
+def _shape(y: Any, kind: int) -> Any:
+    """Shape of a cutoff function at 0 <= y <= 1 and its derivative, in lanes; see cutoffs.shape."""
+    z = 1.0 - y
+    if kind == COSINE:
+        # cos(π y) as the sine, and sin(π y) as the cosine of an angle within ± π / 2, by their series
+        a = math.pi * (0.5 - y)
+        q = a * a
+        s = 1.0 - q / 272.0 * (1.0 - q / 342.0 * (1.0 - q / 420.0))
+        s = 1.0 - q / 72.0 * (1.0 - q / 110.0 * (1.0 - q / 156.0 * (1.0 - q / 210.0 * s)))
+        s = a * (1.0 - q / 6.0 * (1.0 - q / 20.0 * (1.0 - q / 42.0 * s)))
+        c = 1.0 - q / 306.0 * (1.0 - q / 380.0 * (1.0 - q / 462.0))
+        c = 1.0 - q / 90.0 * (1.0 - q / 132.0 * (1.0 - q / 182.0 * (1.0 - q / 240.0 * c)))
+        c = 1.0 - q / 2.0 * (1.0 - q / 12.0 * (1.0 - q / 30.0 * (1.0 - q / 56.0 * c)))
+        return 0.5 + 0.5 * s, -0.5 * math.pi * c
+    if kind == POLYNOMIAL:
+        return z * z * z * (1.0 + y * (3.0 + 6.0 * y)), -30.0 * (y * z) * (y * z)
+    if kind == POLYNOMIAL_3:
+        return z * z * (1.0 + 2.0 * y), -6.0 * y * z
+    if kind == POLYNOMIAL_7:
+        value = (z * z) * (z * z) * (1.0 + y * (4.0 + y * (10.0 + 20.0 * y)))
+        return value, -140.0 * (y * z) * (y * z) * (y * z)
     if kind == EXPONENTIAL:
-        for k in range(start, stop):
-            value[k], slope[k] = shape(y[k], kind)
-    elif kind == COSINE:
-        for k in range(start, stop):
-            # cos(π y) as the sine, and sin(π y) as the cosine of an angle within ± π / 2, by their series
-            a = math.pi * (0.5 - y[k])
-            q = a * a
-            s = 1.0 - q / 272.0 * (1.0 - q / 342.0 * (1.0 - q / 420.0))
-            s = 1.0 - q / 72.0 * (1.0 - q / 110.0 * (1.0 - q / 156.0 * (1.0 - q / 210.0 * s)))
-            s = a * (1.0 - q / 6.0 * (1.0 - q / 20.0 * (1.0 - q / 42.0 * s)))
-            c = 1.0 - q / 306.0 * (1.0 - q / 380.0 * (1.0 - q / 462.0))
-            c = 1.0 - q / 90.0 * (1.0 - q / 132.0 * (1.0 - q / 182.0 * (1.0 - q / 240.0 * c)))
-            c = 1.0 - q / 2.0 * (1.0 - q / 12.0 * (1.0 - q / 30.0 * (1.0 - q / 56.0 * c)))
-            value[k], slope[k] = 0.5 + 0.5 * s, -0.5 * math.pi * c
-    elif kind == POLYNOMIAL:
-        for k in range(start, stop):
-            x, z = y[k], 1.0 - y[k]
-            value[k] = z * z * z * (1.0 + x * (3.0 + 6.0 * x))
-            slope[k] = -30.0 * (x * z) * (x * z)
-    elif kind == POLYNOMIAL_3:
-        for k in range(start, stop):
-            x, z = y[k], 1.0 - y[k]
-            value[k] = z * z * (1.0 + 2.0 * x)
-            slope[k] = -6.0 * x * z
-    elif kind == POLYNOMIAL_7:
-        for k in range(start, stop):
-            x, z = y[k], 1.0 - y[k]
-            value[k] = (z * z) * (z * z) * (1.0 + x * (4.0 + x * (10.0 + 20.0 * x)))
-            slope[k] = -140.0 * (x * z) * (x * z) * (x * z)
-    else:
-        for k in range(start, stop):
-            x, z = y[k], 1.0 - y[k]
-            value[k] = (z * z) * (z * z) * z * (1.0 + x * (5.0 + x * (15.0 + x * (35.0 + 70.0 * x))))
-            slope[k] = -630.0 * (x * z) * (x * z) * (x * z) * (x * z)
+        # the bound is where the value has vanished
+        inverse = 1.0 / larger(z * (1.0 + y), spread(1e-3))
+        value = exp(1.0 - inverse)
+        return value, -2.0 * y * inverse * inverse * value
+    value = (z * z) * (z * z) * z * (1.0 + y * (5.0 + y * (15.0 + y * (35.0 + 70.0 * y))))
+    return value, -630.0 * (y * z) * (y * z) * (y * z) * (y * z)
 
 
-@jit
-def _bumps(
-    x: np.ndarray,
-    start: int,
-    stop: int,
-    low: float,
-    high: float,
-    kind: int,
-    asymmetric: bool,
-    y: np.ndarray,
-    value: np.ndarray,
-    slope: np.ndarray,
-) -> None:
-    """Compact function of a row of numbers and its derivative; ``y`` is room to work in."""
+@borrowing_jit
+def _compact(x: Any, low: float, high: float, kind: int, asymmetric: bool) -> Any:
+    """Compact function and its derivative, in lanes; see cutoffs.compact_values."""
     middle, inverse = 0.5 * (low + high), 2.0 / (high - low)
-    for k in range(start, stop):
-        y[k] = min(abs(x[k] - middle) * inverse, 1.0)
-        if asymmetric:
-            y[k] *= 2.0 - y[k]
-    _shapes(start, stop, kind, y, value, slope)
-    for k in range(start, stop):
-        stretch = inverse if x[k] > middle else -inverse
-        if asymmetric:
-            stretch *= 2.0 - 2.0 * min(abs(x[k] - middle) * inverse, 1.0)
-        slope[k] *= stretch
+    right = (x - middle) * inverse
+    y = smaller(larger(right, 0.0 - right), spread(1.0))
+    stretch = below(spread(0.0), right, spread(inverse), spread(-inverse))
+    if asymmetric:
+        stretch = stretch * (2.0 - 2.0 * y)
+        y = y * (2.0 - y)
+    value, slope = _shape(y, kind)
+    return value, slope * stretch
 
 
-@jit
-def _cutoffs(
-    r: np.ndarray,
-    start: int,
-    stop: int,
-    radius: float,
-    kind: int,
-    inner: float,
-    y: np.ndarray,
-    value: np.ndarray,
-    slope: np.ndarray,
-) -> None:
-    """Cutoff function of a row of distances and its derivative; ``y`` is room to work in."""
+@borrowing_jit
+def _cutoff(r: Any, radius: float, kind: int, inner: float) -> Any:
+    """Cutoff function and its derivative, in lanes; see cutoffs.cutoff_values."""
+    inside = below(r, spread(radius), spread(1.0), spread(0.0))
     if kind == HARD:
-        for k in range(start, stop):
-            value[k] = 1.0 if r[k] < radius else 0.0
-            slope[k] = 0.0
-    elif kind == TANH or kind == TANH_UNSCALED:
+        return inside, spread(0.0)
+    if kind == TANH or kind == TANH_UNSCALED:
         scale = 1.0 / math.tanh(1.0) ** 3 if kind == TANH else 1.0
-        for k in range(start, stop):
-            e = exp(-2.0 * max(1.0 - r[k] / radius, 0.0))
-            t = (1.0 - e) / (1.0 + e)
-            value[k] = scale * t * t * t
-            slope[k] = -3.0 * scale * t * t * (1.0 - t * t) / radius
-    else:
-        width = radius - inner * radius
-        for k in range(start, stop):
-            y[k] = min(max((r[k] - inner * radius) / width, 0.0), 1.0)
-        _shapes(start, stop, kind, y, value, slope)
-        for k in range(start, stop):
-            inside = 1.0 if r[k] < radius else 0.0
-            value[k] *= inside
-            slope[k] *= inside / width
+        e = exp(-2.0 * larger(1.0 - r / radius, spread(0.0)))
+        t = (1.0 - e) / (1.0 + e)
+        return inside * scale * t * t * t, inside * (-3.0 * scale / radius) * t * t * (1.0 - t * t)
+    width = radius - inner * radius
+    value, slope = _shape(smaller(larger((r - inner * radius) / width, spread(0.0)), spread(1.0)), kind)
+    return inside * value, inside * slope / width
 
 
-@jit
-def _flanks(
+@borrowing_jit
+def cutoffs_of(
+    r: np.ndarray, row: int, length: int, radius: float, kind: int, inner: float, fc: np.ndarray, target: int
+) -> None:
+    """Cutoff function of the distances in a row and its derivative, to the rows ``target`` and ``target + 1``."""
+    for k in range(0, length, LANES):
+        value, slope = _cutoff(load(r, row, k), radius, kind, inner)
+        store(fc, target, k, value)
+        store(fc, target + 1, k, slope)
+
+
+@borrowing_jit
+def gaussians_of(
     r: np.ndarray,
+    row: int,
+    length: int,
+    eta: float,
+    r_s: float,
+    fc: np.ndarray,
+    cut: int,
+    target: np.ndarray,
+    value: int,
+    slopes: np.ndarray,
+    slope: int,
+) -> None:
+    """Gaussian of the distances in a row times the cutoff in row ``cut``, and its derivative, to two rows."""
+    for k in range(0, length, LANES):
+        d = load(r, row, k) - r_s
+        g, f = exp(-eta * d * d), load(fc, cut, k)
+        store(target, value, k, g * f)
+        store(slopes, slope, k, g * (load(fc, cut + 1, k) - 2.0 * eta * d * f))
+
+
+@borrowing_jit
+def _flank(
+    r: np.ndarray,
+    row: int,
+    length: int,
+    ranges: np.ndarray,
+    s: int,
+    fc: np.ndarray,
+    cut: int,
+    target: np.ndarray,
+    value: int,
+    slope: int,
+) -> None:
+    """Range ``s`` of the distances in a row and its derivative, to two rows; ``cut`` is the row of its cutoff."""
+    a, b = ranges[s, 2], ranges[s, 3]
+    if ranges[s, 0] == COMPACT_RANGE:
+        kind, asymmetric = int(ranges[s, 4]), ranges[s, 5] != 0.0
+        for k in range(0, length, LANES):
+            own, change = _compact(load(r, row, k), a, b, kind, asymmetric)
+            store(target, value, k, own)
+            store(target, slope, k, change)
+    else:
+        gaussians_of(r, row, length, a, b, fc, cut, target, value, target, slope)
+
+
+@borrowing_jit
+def _bend(cosine: np.ndarray, length: int, bumps: np.ndarray, b: int, height: np.ndarray) -> None:
+    """Bump ``b`` of the angles, to row ``b``, and its derivative by the cosine, as many rows behind as there are."""
+    slope = len(bumps) + b
+    if bumps[b, 0] == COMPACT_BUMP:
+        for k in range(length):
+            c = min(max(cosine[0, k], -1.0), 1.0)
+            cosine[1, k] = math.acos(c)
+            # in line: the bump is flat there and the cosine is stationary
+            sine = 1.0 - c * c
+            cosine[2, k] = -1.0 / math.sqrt(sine) if sine > 0.0 else 0.0
+        for k in range(0, length, LANES):
+            own, change = _compact(load(cosine, 1, k), bumps[b, 1], bumps[b, 2], int(bumps[b, 3]), False)
+            store(height, b, k, own)
+            store(height, slope, k, change * load(cosine, 2, k))
+        return
+    lambda_, zeta = bumps[b, 1], bumps[b, 2]
+    scale = 2.0 ** (1.0 - zeta)
+    if zeta == math.floor(zeta) and zeta < 65.0:
+        for k in range(0, length, LANES):
+            # rounding may leave it a hair below zero for a straight angle
+            base = larger(1.0 + lambda_ * load(cosine, 0, k), spread(0.0))
+            n, square, power = int(zeta) - 1, base, spread(1.0)
+            while n:
+                if n % 2:
+                    power = power * square
+                n //= 2
+                square = square * square
+            store(height, b, k, scale * power * base)
+            store(height, slope, k, scale * zeta * lambda_ * power)
+    else:
+        for k in range(length):
+            base = max(1.0 + lambda_ * cosine[0, k], 0.0)
+            power = base ** (zeta - 1.0)
+            height[b, k] = scale * power * base
+            height[slope, k] = scale * zeta * lambda_ * power
+
+
+# rows of what is known of a neighbour, or of the first neighbour of a pair; functions of the distance come behind them
+_X, _Y, _Z, _INVERSE, _NUMBER, _R, _MOVED, _FUNCTIONS = range(8)
+
+
+class _Neighbours(NamedTuple):
+    """One atom's neighbours within reach, and behind them one where all functions vanish, to fill blocks with."""
+
+    pair: np.ndarray  # (room,)
+    element: np.ndarray  # (room,)
+    known: np.ndarray  # (_FUNCTIONS + 2 n_ranges, room): vector, 1 / r, atomic number, r,
+    # JVP: change of r; ranges, their slopes
+    fc: np.ndarray  # (2 n_radii, room)
+    spot: np.ndarray  # (room, LANES): vector, then zeros; what only adds up can be done for a whole row at once
+    fourth: np.ndarray  # (1, LANES): 0, 0, 0, 1, then zeros
+    motion: np.ndarray  # (room, LANES): VJP: what is to be added to the gradient, as a vector and, in the fourth place,
+    # as a multiple of the own vector; JVP: change of the vector
+
+
+class _Block(NamedTuple):
+    """Pairs of neighbours of one list."""
+
+    runs: np.ndarray  # (2, room): a first neighbour's place, where its pairs end
+    second: np.ndarray  # (1, width): the second neighbour's place
+    first: np.ndarray  # (_FUNCTIONS + 2 n_ranges, width): what is known of the first; ranges of the list's groups only
+    third: np.ndarray  # (1, width): third side
+    cosine: np.ndarray  # (3, width): cosine, angle, its derivative by the cosine
+    fc: np.ndarray  # (2, width): cutoff function of the third side
+    flank: np.ndarray  # (2 n_ranges, width): functions of the third side, of the list's groups; then their slopes
+    height: np.ndarray  # (2 n_bumps, width): functions of the angle; then their derivatives by the cosine
+    result: np.ndarray  # (3, width): VJP: multiples of either vector for itself, and of each for the other one;
+    # JVP: changes of the cosine, of the third side and of the first
+    product: np.ndarray  # (2, width): of the functions of the sides; its change
+
+
+@borrowing_jit
+def _find(
     start: int,
-    stop: int,
+    end: int,
+    reach: float,
+    vectors: np.ndarray,
+    neighbour: np.ndarray,
+    atomic_number: np.ndarray,
     tables: Triples,
-    wanted: np.ndarray,
     kind: int,
     inner: float,
-    y: np.ndarray,
-    fc: np.ndarray,
-    value: np.ndarray,
-    slope: np.ndarray,
-) -> None:
-    """Rows of ``value`` and ``slope``: every wanted function of the distance, cutoff included, and its derivative."""
+    around: _Neighbours,
+) -> int:
+    """Write down an atom's neighbours. Returns how many there are."""
+    known, n_ranges, count = around.known, len(tables.ranges), 0
+    for p in range(start, end):
+        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        d = math.sqrt(x * x + y * y + z * z)
+        if d < reach:
+            around.pair[count], around.element[count] = p, neighbour[p]
+            known[_X, count], known[_Y, count], known[_Z, count] = x, y, z
+            known[_R, count], known[_INVERSE, count] = d, 1.0 / d
+            known[_NUMBER, count] = atomic_number[neighbour[p]]
+            around.spot[count, 0], around.spot[count, 1], around.spot[count, 2] = x, y, z
+            count += 1
+    length = (count + LANES) // LANES * LANES
+    for k in range(count, length):
+        for row in range(_FUNCTIONS):
+            known[row, k] = 0.0
+        known[_R, k] = 2.0 * reach + 1.0
     for c in range(len(tables.radii)):
-        _cutoffs(r, start, stop, tables.radii[c], kind, inner, y, fc[2 * c], fc[2 * c + 1])
-    for s in range(len(tables.ranges)):
-        if not wanted[s]:
-            continue
-        own, change = value[s], slope[s]
-        a, b = tables.ranges[s, 2], tables.ranges[s, 3]
-        if tables.ranges[s, 0] == COMPACT_RANGE:
-            asymmetric = tables.ranges[s, 5] != 0.0
-            _bumps(r, start, stop, a, b, int(tables.ranges[s, 4]), asymmetric, y, own, change)
-        else:
-            f, df = fc[2 * int(tables.ranges[s, 4])], fc[2 * int(tables.ranges[s, 4]) + 1]
-            for k in range(start, stop):
-                d = r[k] - b
-                g = exp(-a * d * d)
-                own[k] = g * f[k]
-                change[k] = g * (df[k] - 2.0 * a * d * f[k])
+        cutoffs_of(known, _R, length, tables.radii[c], kind, inner, around.fc, 2 * c)
+    for s in range(n_ranges):
+        own, cut = _FUNCTIONS + s, 2 * int(tables.ranges[s, 4])
+        _flank(known, _R, length, tables.ranges, s, around.fc, cut, known, own, own + n_ranges)
+    return count
 
 
-@jit
-def _powers(
-    cosine: np.ndarray,
-    start: int,
-    stop: int,
-    lambda_: float,
-    zeta: float,
-    y: np.ndarray,
-    value: np.ndarray,
-    slope: np.ndarray,
+@borrowing_jit
+def _measure(n: int, count: int, around: _Neighbours, block: _Block) -> int:
+    """Fill a block up to whole multiples of LANES; cosines and third sides. Returns the length."""
+    second, first, third, cosine, known = block.second, block.first, block.third, block.cosine, around.known
+    length = (n + LANES - 1) // LANES * LANES
+    for t in range(n, length):
+        second[0, t] = count
+    for t in range(0, length, LANES):
+        x, y, z = load(first, _X, t), load(first, _Y, t), load(first, _Z, t)
+        u, v, w = gather(known, _X, second, 0, t), gather(known, _Y, second, 0, t), gather(known, _Z, second, 0, t)
+        inverse = load(first, _INVERSE, t) * gather(known, _INVERSE, second, 0, t)
+        store(cosine, 0, t, (x * u + y * v + z * w) * inverse)
+        u, v, w = u - x, v - y, w - z
+        store(third, 0, t, sqrt(u * u + v * v + w * w))
+    return length
+
+
+@borrowing_jit
+def _sum_values(
+    length: int, own: np.ndarray, tables: Triples, changes: bool, around: _Neighbours, block: _Block, out: np.ndarray
 ) -> None:
-    """2^(1 - zeta) (1 + lambda cos θ)^zeta and its derivative by the cosine; ``y`` is room to work in."""
-    scale = 2.0 ** (1.0 - zeta)
-    for k in range(start, stop):
-        y[k] = max(1.0 + lambda_ * cosine[k], 0.0)
-        slope[k] = 1.0
-    if zeta == math.floor(zeta) and zeta < 65.0:
-        n = int(zeta) - 1
-        for k in range(start, stop):
-            value[k] = y[k]
-        while n:
-            if n % 2:
-                for k in range(start, stop):
-                    slope[k] *= value[k]
-            n //= 2
-            if n:
-                for k in range(start, stop):
-                    value[k] *= value[k]
-    else:
-        for k in range(start, stop):
-            slope[k] = y[k] ** (zeta - 1.0)
-    for k in range(start, stop):
-        value[k] = scale * slope[k] * y[k]
-        slope[k] *= scale * zeta * lambda_
+    """Add a block's share of the list's functions, or of their changes, to ``out``."""
+    second, first, flank, height, product = block.second, block.first, block.flank, block.height, block.product
+    known, n_ranges, n_bumps = around.known, len(tables.ranges), len(tables.bumps)
+    for g in range(own[4] - own[3]):
+        s = _FUNCTIONS + tables.groups[own[3] + g, 0]
+        for t in range(0, length, LANES):
+            f_j, f_k = load(first, _FUNCTIONS + g, t), gather(known, s, second, 0, t)
+            both, side, side_slope = f_j * f_k, spread(1.0), spread(0.0)
+            if own[2]:
+                side, side_slope = load(flank, g, t), load(flank, n_ranges + g, t)
+            if own[0] < 0:
+                both = both * load(first, _NUMBER, t) * gather(known, _NUMBER, second, 0, t)
+            store(product, 0, t, both * side)
+            if changes:
+                d_j = load(first, _FUNCTIONS + n_ranges + g, t) * load(block.result, 2, t)
+                d_k = gather(known, n_ranges + s, second, 0, t) * gather(known, _MOVED, second, 0, t)
+                change = (d_j * f_k + f_j * d_k) * side
+                if own[0] < 0:
+                    change = change * load(first, _NUMBER, t) * gather(known, _NUMBER, second, 0, t)
+                store(product, 1, t, change + both * side_slope * load(block.result, 1, t))
+        for f in range(tables.groups[own[3] + g, 1], tables.groups[own[3] + g, 2]):
+            b, total = tables.bump[f], spread(0.0)
+            if changes:
+                for t in range(0, length, LANES):
+                    total += load(height, b, t) * load(product, 1, t)
+                    total += load(height, n_bumps + b, t) * load(block.result, 0, t) * load(product, 0, t)
+            else:
+                for t in range(0, length, LANES):
+                    total += load(height, b, t) * load(product, 0, t)
+            out[f] += across(total)
+
+
+@borrowing_jit
+def _sum_gradient(
+    n_runs: int, length: int, own: np.ndarray, tables: Triples, around: _Neighbours, block: _Block, weights: np.ndarray
+) -> None:
+    """Add a block's share of the gradient of the list's functions, times ``weights``, to the neighbours' motion."""
+    second, first, flank, height, result = block.second, block.first, block.flank, block.height, block.result
+    known, motion, n_ranges, n_bumps = around.known, around.motion, len(tables.ranges), len(tables.bumps)
+    for t in range(0, length, LANES):
+        by_cosine, by_j, by_k, by_third = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+        for g in range(own[4] - own[3]):
+            s = _FUNCTIONS + tables.groups[own[3] + g, 0]
+            value, turned = spread(0.0), spread(0.0)
+            for f in range(tables.groups[own[3] + g, 1], tables.groups[own[3] + g, 2]):
+                w, b = spread(weights[f]), tables.bump[f]
+                value += w * load(height, b, t)
+                turned += w * load(height, n_bumps + b, t)
+            f_j, f_k = load(first, _FUNCTIONS + g, t), gather(known, s, second, 0, t)
+            both = f_j * f_k
+            if own[2]:
+                side = load(flank, g, t)
+                by_third += both * value * load(flank, n_ranges + g, t)
+                value, turned = value * side, turned * side
+            by_cosine += both * turned
+            by_j += load(first, _FUNCTIONS + n_ranges + g, t) * f_k * value
+            by_k += f_j * gather(known, n_ranges + s, second, 0, t) * value
+        inverse_j, inverse_k = load(first, _INVERSE, t), gather(known, _INVERSE, second, 0, t)
+        turn, pull = by_cosine * load(block.cosine, 0, t), by_third / load(block.third, 0, t)
+        own_j = (by_j - turn * inverse_j) * inverse_j + pull
+        own_k = (by_k - turn * inverse_k) * inverse_k + pull
+        cross = by_cosine * inverse_j * inverse_k - pull
+        if own[0] < 0:
+            weight = load(first, _NUMBER, t) * gather(known, _NUMBER, second, 0, t)
+            own_j, own_k, cross = own_j * weight, own_k * weight, cross * weight
+        store(result, 0, t, own_j)
+        store(result, 1, t, own_k)
+        store(result, 2, t, cross)
+    spot, fourth, t = around.spot, load(around.fourth, 0, 0), 0
+    for run in range(n_runs):
+        j = block.runs[0, run]
+        here, pull_j = load(spot, j, 0), load(motion, j, 0)
+        while t < block.runs[1, run]:
+            k, cross = second[0, t], spread(result[2, t])
+            pull_j += cross * load(spot, k, 0) + result[0, t] * fourth
+            store(motion, k, 0, load(motion, k, 0) + cross * here + result[1, t] * fourth)
+            t += 1
+        store(motion, j, 0, pull_j)
+
+
+@borrowing_jit
+def _changes(n_runs: int, length: int, around: _Neighbours, block: _Block) -> None:
+    """Change of a block's cosines, third and first sides when the vectors move."""
+    known, motion, result = around.known, around.motion, block.result
+    t = 0
+    for run in range(n_runs):
+        j = block.runs[0, run]
+        while t < block.runs[1, run]:
+            k, dot, apart = block.second[0, t], 0.0, 0.0
+            for a in range(3):
+                dot += motion[j, a] * known[_X + a, k] + known[_X + a, j] * motion[k, a]
+                apart += (known[_X + a, k] - known[_X + a, j]) * (motion[k, a] - motion[j, a])
+            along = known[_MOVED, j] * known[_INVERSE, j] + known[_MOVED, k] * known[_INVERSE, k]
+            result[0, t] = dot * known[_INVERSE, j] * known[_INVERSE, k] - block.cosine[0, t] * along
+            result[1, t] = apart / block.third[0, t]
+            result[2, t] = known[_MOVED, j]
+            t += 1
+    for rest in range(t, length):
+        result[0, rest] = result[1, rest] = result[2, rest] = 0.0
+
+
+@borrowing_jit
+def _fill(array: np.ndarray, row: int, start: int, stop: int, value: float) -> None:
+    """The same number from ``start`` to ``stop``, and in as many places more as a block is filled up by."""
+    for t in range(start, stop + LANES, LANES):
+        store(array, row, t, spread(value))
+
+
+@borrowing_jit
+def _list(
+    q: int,
+    mode: int,
+    count: int,
+    tables: Triples,
+    kind: int,
+    inner: float,
+    around: _Neighbours,
+    block: _Block,
+    here: np.ndarray,
+    there: np.ndarray,
+    vector: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """One list's functions of one atom: values and changes are added to ``out``, gradients to the motion."""
+    own, known, n_ranges = tables.lists[q], around.known, len(tables.ranges)
+    limit = tables.ranges[tables.groups[own[3], 0], 1]
+    n_here = n_there = 0
+    for k in range(count):
+        if known[_R, k] < limit:
+            if own[0] < 0 or around.element[k] == own[0]:
+                here[n_here] = k
+                n_here += 1
+            if own[1] < 0 or around.element[k] == own[1]:
+                there[0, n_there] = k
+                for a in range(3):
+                    vector[a, n_there] = known[_X + a, k]
+                n_there += 1
+    for k in range(n_there, n_there + LANES):
+        # too far away for any list
+        there[0, k] = count
+        vector[0, k] = vector[1, k] = vector[2, k] = 1e200
+    furthest = spread(limit * limit if own[2] else np.inf)
+    n = n_runs = 0
+    for p in range(n_here):
+        j, before = here[p], n
+        x, y, z = spread(known[_X, j]), spread(known[_Y, j]), spread(known[_Z, j])
+        for o in range(p + 1 if own[0] == own[1] else 0, n_there, LANES):
+            u, v, w = load(vector, 0, o) - x, load(vector, 1, o) - y, load(vector, 2, o) - z
+            n += compress(block.second, 0, n, there, 0, o, u * u + v * v + w * w, furthest)
+        block.runs[0, n_runs], block.runs[1, n_runs] = j, n
+        n_runs += 1
+        for row in range(_NUMBER + 1):
+            _fill(block.first, row, before, n, known[row, j])
+        for g in range(own[4] - own[3]):
+            row = _FUNCTIONS + tables.groups[own[3] + g, 0]
+            _fill(block.first, _FUNCTIONS + g, before, n, known[row, j])
+            if mode != VALUES:
+                _fill(block.first, _FUNCTIONS + n_ranges + g, before, n, known[row + n_ranges, j])
+        if n == 0 or (n < _BLOCK and p + 1 < n_here):
+            continue
+        length = _measure(n, count, around, block)
+        for b in range(len(tables.bumps)):
+            if tables.bends[q, b]:
+                _bend(block.cosine, length, tables.bumps, b, block.height)
+        if own[2]:
+            if tables.ranges[tables.groups[own[3], 0], 0] == GAUSSIAN_RANGE:
+                cutoffs_of(block.third, 0, length, limit, kind, inner, block.fc, 0)
+            for g in range(own[4] - own[3]):
+                s = tables.groups[own[3] + g, 0]
+                _flank(block.third, 0, length, tables.ranges, s, block.fc, 0, block.flank, g, n_ranges + g)
+        if mode == VJP:
+            _sum_gradient(n_runs, length, own, tables, around, block, out)
+        else:
+            if mode == JVP:
+                _changes(n_runs, length, around, block)
+            _sum_values(length, own, tables, mode == JVP, around, block, out)
+        n = n_runs = 0
+
+
+@borrowing_jit
+def _atom(
+    i: int,
+    mode: int,
+    first_pair: np.ndarray,
+    vectors: np.ndarray,
+    neighbour: np.ndarray,
+    tables: Triples,
+    kind: int,
+    inner: float,
+    atomic_number: np.ndarray,
+    around: _Neighbours,
+    block: _Block,
+    here: np.ndarray,
+    there: np.ndarray,
+    vector: np.ndarray,
+    out: np.ndarray,
+    motion: np.ndarray,
+) -> None:
+    """:func:`sum_triples` of one atom."""
+    known, pair = around.known, around.pair
+    reach = 0.0
+    for s in range(len(tables.ranges)):
+        reach = max(reach, tables.ranges[s, 1])
+    count = _find(
+        first_pair[i], first_pair[i + 1], reach, vectors, neighbour, atomic_number, tables, kind, inner, around
+    )
+    for k in range(count):
+        store(around.motion, k, 0, spread(0.0))
+        if mode == JVP:
+            known[_MOVED, k] = 0.0
+            for a in range(3):
+                around.motion[k, a] = motion[pair[k], a]
+                known[_MOVED, k] += motion[pair[k], a] * known[_X + a, k] * known[_INVERSE, k]
+    if mode != VJP:
+        for f in range(len(out)):
+            out[f] = 0.0
+    for q in range(len(tables.lists)):
+        _list(q, mode, count, tables, kind, inner, around, block, here, there, vector, out)
+    if mode == VJP:
+        for k in range(count):
+            for a in range(3):
+                motion[pair[k], a] += around.motion[k, a] + around.motion[k, 3] * known[_X + a, k]
 
 
 @jit
@@ -238,200 +565,52 @@ def sum_triples(
     most ``room`` of them; ``neighbour`` holds the index of the second atom's element, ``kind`` and ``inner`` tell the
     cutoff function.
     """
-    radii, ranges, bumps, groups, bump = tables
-    n_elements, n_ranges, n_bumps, n_functions = len(atomic_number), len(ranges), len(bumps), len(bump)
-    reach = ranges[:, 1].max()
-    always, third_counts = np.ones(n_ranges, np.bool_), np.zeros(n_ranges, np.bool_)
-    for g in range(len(groups)):
-        if groups[g, 3]:
-            third_counts[groups[g, 2]] = True
-    # of a neighbour of every element: the first and the last element of its partners
-    partners = np.empty((n_elements, 2), np.int64)
-    for e in range(n_elements):
-        partners[e, 0], partners[e, 1] = n_elements, -1
-        for g in range(len(groups)):
-            if groups[g, 0] < 0:
-                partners[e, 0], partners[e, 1] = min(partners[e, 0], e), n_elements - 1
-            elif groups[g, 0] == e:
-                partners[e, 0], partners[e, 1] = (
-                    min(partners[e, 0], groups[g, 1]),
-                    max(partners[e, 1], groups[g, 1]),
-                )
-    any_third = third_counts.any()
-    any_angle = (bumps[:, 0] == COMPACT_BUMP).any()
-    places, element = np.empty(room, np.int64), np.empty(room, np.int64)
-    begin, stop = np.empty(n_elements + 1, np.int64), np.empty((n_ranges, n_elements), np.int64)
-    unit, r = np.empty((3, room)), np.empty(room)
-    per_angle = np.empty(room)
-    cosine, angle, third, side = np.empty(room), np.empty(room), np.empty(room), np.empty((3, room))
-    flank, slope = np.empty((n_ranges, room)), np.empty((n_ranges, room))
-    side_flank, side_slope = np.empty((n_ranges, room)), np.empty((n_ranges, room))
-    height, per_cosine = np.empty((n_bumps, room)), np.empty((n_bumps, room))
-    spare, fc = np.empty(room), np.empty((2 * len(radii), room))
-    product, total, total_slope = np.empty(room), np.empty(room), np.empty(room)
-    by_cosine, by_r, by_third = np.empty(room), np.empty(room), np.empty(room)
-    turn, along, along_third, change = np.empty(room), np.empty(room), np.empty(room), np.empty(room)
-    gradient, direction = np.empty((3, room)), np.empty((3, room))
+    n_ranges, n_bumps = len(tables.ranges), len(tables.bumps)
+    places = (room + LANES) // LANES * LANES
+    around = _Neighbours(
+        np.empty(places, np.int64),
+        np.empty(places, np.int64),
+        rows(_FUNCTIONS + 2 * n_ranges, places),
+        rows(2 * len(tables.radii), places),
+        rows(places, LANES),
+        rows(1, LANES),
+        rows(places, LANES),
+    )
+    around.spot[:] = 0.0
+    around.fourth[0] = 0.0
+    around.fourth[0, 3] = 1.0
+    # before a block is worked off one neighbour's pairs may come on top of it
+    width = _BLOCK + places + 2 * LANES
+    block = _Block(
+        np.empty((2, places), np.int64),
+        np.empty((1, width), np.int64),
+        rows(_FUNCTIONS + 2 * n_ranges, width),
+        rows(1, width),
+        rows(3, width),
+        rows(2, width),
+        rows(2 * n_ranges, width),
+        rows(2 * n_bumps, width),
+        rows(3, width),
+        rows(2, width),
+    )
+    here, there, vector = np.empty(places, np.int64), np.empty((1, places + LANES), np.int64), rows(3, places + LANES)
     for atom in range(low, high):
-        start, end = first_pair[atoms[atom]], first_pair[atoms[atom] + 1]
-        # neighbours by element, the nearest first: a short range ends early
-        count = 0
-        for e in range(n_elements):
-            begin[e] = count
-            for p in range(start, end):
-                if neighbour[p] == e:
-                    d = math.sqrt(vectors[p, 0] ** 2 + vectors[p, 1] ** 2 + vectors[p, 2] ** 2)
-                    if d < reach:
-                        places[count], r[count], element[count] = p, d, e
-                        count += 1
-            own = np.argsort(r[begin[e] : count], kind="mergesort")
-            places[begin[e] : count] = places[begin[e] : count][own]
-            r[begin[e] : count] = r[begin[e] : count][own]
-            for s in range(n_ranges):
-                k = begin[e]
-                while k < count and r[k] < ranges[s, 1]:
-                    k += 1
-                stop[s, e] = k
-        begin[n_elements] = count
-        for k in range(count):
-            for a in range(3):
-                unit[a, k] = vectors[places[k], a] / r[k]
-                gradient[a, k] = 0.0
-                if mode == JVP:
-                    direction[a, k] = motion[places[k], a]
-            if mode == JVP:
-                along[k] = unit[0, k] * direction[0, k] + unit[1, k] * direction[1, k] + unit[2, k] * direction[2, k]
-        _flanks(r, 0, count, tables, always, kind, inner, spare, fc, flank, slope)
-        out = features[atom, column : column + n_functions]
-        if mode != VJP:
-            out[:] = 0.0
-        for j in range(count - 1):
-            x, y, z, r_j, e_j = unit[0, j], unit[1, j], unit[2, j], r[j], element[j]
-            if partners[e_j, 1] < partners[e_j, 0]:
-                continue
-            near, far = max(j + 1, begin[partners[e_j, 0]]), begin[partners[e_j, 1] + 1]
-            if near >= far:
-                continue
-            for k in range(near, far):
-                cosine[k] = x * unit[0, k] + y * unit[1, k] + z * unit[2, k]
-            if any_angle:
-                for k in range(near, far):
-                    angle[k] = math.acos(min(max(cosine[k], -1.0), 1.0))
-                    # in line: the bump is flat there and the cosine is stationary
-                    sine = 1.0 - cosine[k] * cosine[k]
-                    per_angle[k] = -1.0 / math.sqrt(sine) if sine > 0.0 else 0.0
-            for b in range(n_bumps):
-                first, second = bumps[b, 1], bumps[b, 2]
-                if bumps[b, 0] == POWER:
-                    _powers(cosine, near, far, first, second, spare, height[b], per_cosine[b])
-                else:
-                    shape_of = int(bumps[b, 3])
-                    _bumps(angle, near, far, first, second, shape_of, False, spare, height[b], per_cosine[b])
-                    for k in range(near, far):
-                        per_cosine[b, k] *= per_angle[k]
-            if any_third:
-                for k in range(near, far):
-                    for a in range(3):
-                        side[a, k] = unit[a, k] * r[k] - unit[a, j] * r_j
-                    third[k] = math.sqrt(side[0, k] ** 2 + side[1, k] ** 2 + side[2, k] ** 2)
-                    for a in range(3):
-                        side[a, k] /= third[k]
-                _flanks(third, near, far, tables, third_counts, kind, inner, spare, fc, side_flank, side_slope)
-            if mode == VJP:
-                by_cosine[near:far] = 0.0
-                by_r[near:far] = 0.0
-                by_third[near:far] = 0.0
-            elif mode == JVP:
-                u, v, w = direction[0, j], direction[1, j], direction[2, j]
-                for k in range(near, far):
-                    here = unit[0, k] * u + unit[1, k] * v + unit[2, k] * w
-                    there = x * direction[0, k] + y * direction[1, k] + z * direction[2, k]
-                    turn[k] = (here - cosine[k] * along[j]) / r_j + (there - cosine[k] * along[k]) / r[k]
-                    if any_third:
-                        along_third[k] = (
-                            side[0, k] * (direction[0, k] - u)
-                            + side[1, k] * (direction[1, k] - v)
-                            + side[2, k] * (direction[2, k] - w)
-                        )
-            by_r_j = 0.0
-            for g in range(len(groups)):
-                a, b, s, narrow = groups[g, 0], groups[g, 1], groups[g, 2], groups[g, 3]
-                f_j, d_j = flank[s, j], slope[s, j]
-                if f_j == 0.0 or (a >= 0 and a != e_j):
-                    continue
-                for e in range(e_j if a < 0 else b, n_elements if a < 0 else b + 1):
-                    lowest, highest = max(begin[e], j + 1), stop[s, e]
-                    if lowest >= highest:
-                        continue
-                    weight = atomic_number[e_j] * atomic_number[e] if a < 0 else 1.0
-                    if narrow:
-                        for k in range(lowest, highest):
-                            product[k] = weight * flank[s, k] * side_flank[s, k]
-                    else:
-                        for k in range(lowest, highest):
-                            product[k] = weight * flank[s, k]
-                    if mode == VALUES:
-                        for f in range(groups[g, 4], groups[g, 5]):
-                            bend = height[bump[f]]
-                            value = 0.0
-                            for k in range(lowest, highest):
-                                value += product[k] * bend[k]
-                            out[f] += f_j * value
-                    elif mode == VJP:
-                        total[lowest:highest] = 0.0
-                        total_slope[lowest:highest] = 0.0
-                        for f in range(groups[g, 4], groups[g, 5]):
-                            share, bend, change_of = out[f], height[bump[f]], per_cosine[bump[f]]
-                            for k in range(lowest, highest):
-                                total[k] += share * bend[k]
-                                total_slope[k] += share * change_of[k]
-                        value = 0.0
-                        for k in range(lowest, highest):
-                            value += product[k] * total[k]
-                            by_cosine[k] += f_j * product[k] * total_slope[k]
-                        by_r_j += d_j * value
-                        if narrow:
-                            for k in range(lowest, highest):
-                                common = weight * f_j * total[k]
-                                by_r[k] += common * slope[s, k] * side_flank[s, k]
-                                by_third[k] += common * flank[s, k] * side_slope[s, k]
-                        else:
-                            for k in range(lowest, highest):
-                                by_r[k] += weight * f_j * total[k] * slope[s, k]
-                    else:
-                        for k in range(lowest, highest):
-                            beside = side_flank[s, k] if narrow else 1.0
-                            change[k] = d_j * along[j] * product[k] + weight * f_j * slope[s, k] * along[k] * beside
-                            if narrow:
-                                change[k] += weight * f_j * flank[s, k] * side_slope[s, k] * along_third[k]
-                        for f in range(groups[g, 4], groups[g, 5]):
-                            bend, change_of = height[bump[f]], per_cosine[bump[f]]
-                            value = 0.0
-                            for k in range(lowest, highest):
-                                value += bend[k] * change[k] + change_of[k] * f_j * product[k] * turn[k]
-                            out[f] += value
-            if mode == VJP:
-                g_x = g_y = g_z = 0.0
-                for k in range(near, far):
-                    c, d = by_cosine[k] / r_j, by_cosine[k] / r[k]
-                    g_x += c * (unit[0, k] - cosine[k] * x)
-                    g_y += c * (unit[1, k] - cosine[k] * y)
-                    g_z += c * (unit[2, k] - cosine[k] * z)
-                    lift = by_r[k] - d * cosine[k]
-                    gradient[0, k] += d * x + lift * unit[0, k]
-                    gradient[1, k] += d * y + lift * unit[1, k]
-                    gradient[2, k] += d * z + lift * unit[2, k]
-                if any_third:
-                    for k in range(near, far):
-                        g_x -= by_third[k] * side[0, k]
-                        g_y -= by_third[k] * side[1, k]
-                        g_z -= by_third[k] * side[2, k]
-                        for a in range(3):
-                            gradient[a, k] += by_third[k] * side[a, k]
-                gradient[0, j] += g_x + by_r_j * x
-                gradient[1, j] += g_y + by_r_j * y
-                gradient[2, j] += g_z + by_r_j * z
-        if mode == VJP:
-            for k in range(count):
-                for a in range(3):
-                    motion[places[k], a] += gradient[a, k]
+        out = features[atom, column : column + len(tables.bump)]
+        _atom(
+            atoms[atom],
+            mode,
+            first_pair,
+            vectors,
+            neighbour,
+            tables,
+            kind,
+            inner,
+            atomic_number,
+            around,
+            block,
+            here,
+            there,
+            vector,
+            out,
+            motion,
+        )

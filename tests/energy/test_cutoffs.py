@@ -11,9 +11,9 @@ from molml.energy.cutoffs import (
     SHAPES,
     compact_function,
     compact_values,
-    cutoff_function,
     cutoff_values,
 )
+from molml.energy.triples import cutoffs_of
 
 CUTOFF = 4.0
 # value half-way between the inner radius and the cutoff, by hand
@@ -87,12 +87,13 @@ def test_a_hard_cutoff_does_not() -> None:
 @pytest.mark.parametrize("name", CUTOFF_FUNCTIONS)
 def test_compiled_cutoff_is_that_in_torch(name: str, inner: float) -> None:
     kind = CUTOFF_FUNCTIONS.index(name)
-    r = torch.linspace(0.01, CUTOFF + 0.5, 101, dtype=torch.float64, requires_grad=True)
+    r = torch.linspace(0.01, CUTOFF + 0.5, 104, dtype=torch.float64, requires_grad=True)
     values = cutoff_values(r, CUTOFF, kind, inner)
     slopes = torch.autograd.grad(values.sum() + 0.0 * r.sum(), r)[0]
-    compiled = np.array([cutoff_function(float(x), CUTOFF, kind, inner) for x in r.tolist()])
-    np.testing.assert_allclose(compiled[:, 0], values.detach().numpy(), rtol=0, atol=1e-14)
-    np.testing.assert_allclose(compiled[:, 1], slopes.numpy(), rtol=0, atol=1e-13)
+    compiled = np.empty((2, len(r)))
+    cutoffs_of(r.detach().numpy()[None], 0, len(r), CUTOFF, kind, inner, compiled, 0)
+    np.testing.assert_allclose(compiled[0], values.detach().numpy(), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(compiled[1], slopes.numpy(), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])

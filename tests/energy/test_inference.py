@@ -9,7 +9,7 @@ from molml.energy import Committee, LinearPotential
 from molml.energy.data import atoms_to_structures, collate, pair_vectors
 from molml.energy.features import G2, G5, FourBody, SymmetryFunctions, ThreeBody
 from molml.energy.guard import Guard
-from molml.energy.inference import WITH_SLOPE
+from molml.energy.inference import activate
 from molml.energy.kernels import neighbourhood
 from molml.energy.model import BehlerParrinello, FeatureStatistics, forces_and_virial, structure_energies
 from molml.nn.activations import ACTIVATIONS
@@ -83,13 +83,10 @@ def test_every_activation_and_its_slope_are_torchs(name):
     x = torch.linspace(-30.0, 30.0, 997, dtype=torch.float64, requires_grad=True)
     y = ACTIVATIONS[name](x)
     (slope,) = torch.autograd.grad(y.sum(), x)
-    found = WITH_SLOPE[name](x.detach().numpy())
-    np.testing.assert_allclose(found[0], y.detach().numpy(), rtol=1e-13, atol=1e-15)
-    np.testing.assert_allclose(found[1], slope.numpy(), rtol=1e-13, atol=1e-15)
-
-
-def test_no_other_activations_are_known():
-    assert list(WITH_SLOPE) == list(ACTIVATIONS)
+    value, change = x.detach().numpy()[None].copy(), np.empty((1, len(x)))
+    activate(value, len(x), list(ACTIVATIONS).index(name), change)
+    np.testing.assert_allclose(value[0], y.detach().numpy(), rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(change[0], slope.numpy(), rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +100,13 @@ def test_no_other_activations_are_known():
 )
 def test_networks_are_those_of_torch(options, batch):
     check(network(**options), batch)
+
+
+@pytest.mark.parametrize("hidden", [(7, 5), (20, 33), (16,), (3, 40, 17, 2)])
+def test_networks_of_many_atoms_are_those_of_torch(hidden):
+    # more atoms of an element than go through the layers at once, and no whole multiple of what a product takes
+    atoms = Atoms("H75C3O2", np.random.default_rng(0).uniform(0.0, 9.0, (80, 3)), cell=[9, 9, 9], pbc=True)
+    check(network(hidden=hidden), atoms_to_structures(atoms, 3.0))
 
 
 def test_linear_potentials_are_those_of_torch(batch):

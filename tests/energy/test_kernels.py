@@ -161,6 +161,19 @@ def test_corners(atoms: Atoms) -> None:
     assert max(deviations.values()) < 1e-12, deviations
 
 
+@pytest.mark.parametrize("cutoff_function", ["cosine", "tanh"])
+def test_many_neighbours_of_several_elements(cutoff_function: str) -> None:
+    """Some fifty neighbours make a thousand pairs, more than are worked off at once."""
+    atoms = bulk("C", "diamond", a=3.6, cubic=True)
+    atoms.symbols[::3], atoms.symbols[1::5] = "H", "O"
+    atoms.rattle(0.1, seed=0)
+    functions, kernel = kernel_of(cutoff_function)
+    batch = atoms_to_structures(atoms, CUTOFF)
+    assert len(batch.first) > 40 * len(atoms)
+    deviations = compare(functions, kernel, batch)
+    assert max(deviations.values()) < 1e-12, deviations
+
+
 def test_no_function_at_all() -> None:
     functions = SymmetryFunctions({"H": [], "C": []}, cutoff=CUTOFF)
     kernel = FeatureKernel(functions)
