@@ -24,7 +24,7 @@ from molml.molecules.data import canonical, read_molecules
 from molml.molecules.evaluation import interpolation_metrics
 from molml.molecules.exploration import CANDIDATES
 from molml.molecules.generation import molecules
-from molml.molecules.model import NOISE
+from molml.molecules.model import NOISE, TEMPERATURE
 from molml.molecules.moses import chemnet_file
 
 
@@ -64,7 +64,7 @@ def main() -> None:
         )
 
     for name, model in (("learned", vae), ("normal", normal)):
-        judge(name, model.sample_codes(arguments.n), NOISE, 0.0)
+        judge(name, model.sample_codes(arguments.n), NOISE, TEMPERATURE)
     mean, logvar = vae.posterior(vae.dataset([valid[i] for i in chosen], progress=False))
     rng = np.random.default_rng(1)
     codes = (mean + (0.5 * logvar).exp() * torch.from_numpy(rng.normal(size=mean.shape)).float()).double().numpy()

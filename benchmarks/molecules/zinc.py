@@ -22,6 +22,7 @@ import torch
 from molml.molecules.data import read_molecules
 from molml.molecules.evaluation import evaluate
 from molml.molecules.fitting import DRUGLIKE, train
+from molml.training.trainer import CHECKPOINT
 
 
 def main() -> None:
@@ -33,21 +34,26 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--directory", type=Path, help="folder for the checkpoint; resumes if there is one")
+    parser.add_argument("--directory", type=Path, help="folder for checkpoint and model; resumes if there is one")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     smiles, valid = (read_molecules(path).smiles for path in (arguments.train, arguments.valid))
+    resume = arguments.directory is not None and (arguments.directory / CHECKPOINT).exists()
+    if arguments.directory is not None:
+        arguments.directory.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
     model = train(
         smiles,
         minutes=arguments.minutes,
         directory=arguments.directory,
-        resume=arguments.directory is not None and arguments.directory.exists(),
+        resume=resume,
         seed=arguments.seed,
         **DRUGLIKE,
     )
     seconds = time.process_time() - started
+    if arguments.directory is not None:
+        model.save(arguments.directory / "model.molml")
     every = max(1, len(valid) // arguments.n)
     found = {"minutes": arguments.minutes, "threads": arguments.threads, "cpu_seconds": round(seconds)}
     found |= {"epochs": model.metadata["training"]["epochs"]}

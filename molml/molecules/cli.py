@@ -264,7 +264,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         settings |= {"kind": arguments.tokens, "valid_fraction": max(0.01, min(0.1, N_VALID / len(smiles)))}
         if arguments.model == "vae":
             settings |= {"properties": properties, "encoder": arguments.encoder, "spellings": arguments.spellings}
-            settings["model"] = None if arguments.start is None else _load(arguments.start)
+    if arguments.start is not None:
+        settings["model"] = _load(arguments.start)
     with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
         print(f"{len(smiles)} molecules", flush=True)
         fit = train_language if arguments.model == "language" else train

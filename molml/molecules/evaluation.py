@@ -11,7 +11,7 @@ from molml.molecules.data import as_molecules, canonical
 from molml.molecules.exploration import CANDIDATES, interpolate, similarities
 from molml.molecules.fitting import latent_statistics
 from molml.molecules.generation import generate, molecules
-from molml.molecules.model import NOISE, MoleculeVAE
+from molml.molecules.model import MoleculeVAE
 from molml.molecules.reconstruction import exact_matches
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def sample_metrics(
         `validity` of all samples, `uniqueness` of the valid ones, `novelty` of the different ones.
     """
     if isinstance(model, MoleculeVAE):
-        strings = model.decode_strings(model.sample_codes(n, seed=seed), noise=NOISE, mask=mask)
+        strings = model.sample_strings(n, mask=mask, seed=seed)
     else:
         strings = generate(model.decoder, model.tokenizer, n, mask=mask, seed=seed)
     found = [canonical(mol) for mol in molecules(strings) if mol is not None]

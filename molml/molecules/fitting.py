@@ -17,13 +17,14 @@ from molml.molecules.data import as_molecules, canonical, normalise, read_molecu
 from molml.molecules.dataset import MoleculeDataset
 from molml.molecules.language import LanguageModel
 from molml.molecules.loss import ELBO, NOISY, NextToken, fast_precision, log_density
-from molml.molecules.model import NOISE, MoleculeVAE
+from molml.molecules.model import PRIOR_NOISE, MoleculeVAE
 from molml.molecules.names import NAMES
 from molml.molecules.tokens import Tokenizer
 from molml.nn import CouplingFlow, gaussian
 from molml.training import ArrayDataset, Trainer, cosine
 
-LEARNING_RATE = 2.8e-3
+# of a model from the start, and of one that is trained further
+LEARNING_RATE, FURTHER_RATE = 2e-3, 1e-3
 CLIP_NORM = 20.0
 MAX_EPOCHS = 100_000
 # how often the drugs are seen by the model that comes with the package, and the share of QM9
@@ -86,8 +87,8 @@ def train(
     spellings: int = 0,
     warm_up: float = 0.25,
     property_weight: float = 1.0,
-    batch_size: int = 128,
-    learning_rate: float = LEARNING_RATE,
+    batch_size: int = 64,
+    learning_rate: float | None = None,
     max_epochs: int = MAX_EPOCHS,
     min_count: int = 1,
     valid_fraction: float | None = None,
@@ -125,9 +126,10 @@ def train(
         Randomised SMILES of every molecule that the encoder reads beside the canonical one; what the decoder is to
         write stays canonical. Codes then tell molecules rather than strings, but take longer to learn.
     warm_up : float
-        Fraction of the time in which the weight of the divergence rises.
+        Fraction of the time in which the weight of the divergence rises; none for a given model, which reads its code.
     batch_size : int
-    learning_rate : float
+    learning_rate : float, optional
+        By default 2e-3, and 1e-3 for a given model.
     max_epochs : int
         Most passes over the data.
     min_count : int
@@ -172,6 +174,10 @@ def train(
     """
     names = list(properties or {})
     values = _table(properties or {}, len(smiles))
+    if learning_rate is None:
+        learning_rate = LEARNING_RATE if model is None else FURTHER_RATE
+    if model is not None:
+        warm_up = 0.0
     tokenizer = Tokenizer.from_strings(smiles, kind, min_count) if model is None else model.tokenizer
     parts = _split(smiles, tokenizer, valid_fraction)
     if model is None:
@@ -319,8 +325,8 @@ def fit_prior(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(dataset))[:CODES]
     mean, logvar = model.posterior(dataset.subset(chosen))
-    # samples of q(z|x), with the noise of the codes that the model samples with; of few molecules several
-    wide = torch.log(logvar.exp() + NOISE**2)
+    # samples of q(z|x), with noise; of few molecules several
+    wide = torch.log(logvar.exp() + PRIOR_NOISE**2)
     n_valid, copies = len(chosen) // 50, max(1, FEWEST_CODES // len(chosen))
     generator = torch.Generator().manual_seed(seed)
     held_out, codes = (

@@ -14,7 +14,7 @@ from molml.molecules.decoder import END, PAD, START
 from molml.nn import gaussian
 from molml.training import Term
 
-NOISY = 0.7
+NOISY = 0.5
 
 
 @final

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 ENCODED, DECODED = 256, 1024  # molecules at a time
 MOST_ROUNDS = 20
-NOISE = 1.0  # of the codes that the prior gives
+PRIOR_NOISE = 1.0  # in the codes that the prior is fitted to
+# of samples: with less of either more molecules are like each other, with more fewer are valid without the mask; chosen
+# by benchmarks/molecules/choices.py
+NOISE, TEMPERATURE = 1.5, 0.7
 
 
 @final
@@ -257,34 +260,88 @@ class MoleculeVAE(nn.Module):
         """Molecules encoded and decoded again; parameters and errors as of `encode`."""
         return self.decode(self.encode(source))
 
-    def sample_codes(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """Codes drawn from the prior: with noise of standard deviation 1, which makes them easy to draw.
+    def sample_codes(self, n: int, *, noise: float = NOISE, seed: int = 0) -> np.ndarray:
+        """Codes drawn from the prior, with noise, which makes them easy to draw.
 
         Parameters
         ----------
         n : int
+        noise : float
+            Standard deviation of the noise, at least 1, for that much is in the codes that the prior is fitted to.
         seed : int
 
         Returns
         -------
         array, shape (n, n_latent), float64
-            For ``decode(z, noise=NOISE)``.
+            For ``decode`` with the same noise.
+
+        Raises
+        ------
+        ValueError
+            If the noise is less, or not finite.
         """
+        if not PRIOR_NOISE <= noise < np.inf:
+            raise ValueError(f"noise must be at least {PRIOR_NOISE:g}, as in the codes of the prior, got {noise}")
         generator = torch.Generator().manual_seed(seed)
         if self.prior is None:
-            spread = (1 + NOISE**2) ** 0.5
-            return (spread * torch.randn(n, self.n_latent, generator=generator)).double().numpy()
-        return self.prior.sample(n, generator=generator).double().numpy()
+            codes = (1 + PRIOR_NOISE**2) ** 0.5 * torch.randn(n, self.n_latent, generator=generator)
+        else:
+            codes = self.prior.sample(n, generator=generator)
+        more = (noise**2 - PRIOR_NOISE**2) ** 0.5
+        return (codes + more * torch.randn(n, self.n_latent, generator=generator)).double().numpy()
 
-    def sample(self, n: int, *, seed: int = 0, temperature: float = 0.0) -> list[Chem.Mol]:
+    def sample_strings(
+        self,
+        n: int,
+        *,
+        noise: float = NOISE,
+        temperature: float = TEMPERATURE,
+        mask: bool = True,
+        seed: int = 0,
+    ) -> list[str]:
+        """Strings that are decoded from codes drawn from the prior, in bfloat16 where the processor has it.
+
+        Parameters
+        ----------
+        n : int
+        noise : float
+            In the codes; see `sample_codes`.
+        temperature : float
+            Of the decoder; 0 decodes greedily, so that all chance is in the code.
+        mask : bool
+            Allow only tokens after which the string can become a molecule.
+        seed : int
+
+        Returns
+        -------
+        list of n str
+            The model's first try each; not necessarily molecules, nor different.
+
+        Raises
+        ------
+        ValueError
+            If a number is out of its range.
+        """
+        return self.decode_strings(
+            self.sample_codes(n, noise=noise, seed=seed),
+            noise=noise,
+            mask=mask,
+            temperature=temperature,
+            seed=seed,
+            mixed_precision=fast_precision() == torch.bfloat16,
+        )
+
+    def sample(
+        self, n: int, *, seed: int = 0, temperature: float = TEMPERATURE, noise: float = NOISE
+    ) -> list[Chem.Mol]:
         """Different molecules, decoded from codes drawn from the prior, in bfloat16 where the processor has it.
 
         Parameters
         ----------
         n : int
         seed : int
-        temperature : float
-            Of the decoder; 0 decodes greedily, so that all chance is in the code.
+        temperature, noise : float
+            See `sample_strings`.
 
         Returns
         -------
@@ -294,7 +351,7 @@ class MoleculeVAE(nn.Module):
         Raises
         ------
         ValueError
-            If n or the temperature is negative, or the model does not know so many molecules.
+            If a number is out of its range, or the model does not know so many molecules.
         """
         if n < 0:
             raise ValueError(f"n must be 0 or more, got {n}")
@@ -304,13 +361,7 @@ class MoleculeVAE(nn.Module):
             if missing <= 0:
                 break
             start = seed + 1_000_003 * attempt
-            strings = self.decode_strings(
-                self.sample_codes(missing + missing // 20 + 8, seed=start),
-                noise=NOISE,
-                temperature=temperature,
-                seed=start,
-                mixed_precision=fast_precision() == torch.bfloat16,
-            )
+            strings = self.sample_strings(missing + missing // 20 + 8, noise=noise, temperature=temperature, seed=start)
             for smiles, mol in different_molecules(strings).items():
                 found.setdefault(smiles, mol)
         if len(found) < n:

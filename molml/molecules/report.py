@@ -15,7 +15,7 @@ from molml.io import write_atomic
 from molml.molecules.display import MoleculeList
 from molml.molecules.evaluation import evaluate
 from molml.molecules.generation import generate, molecules
-from molml.molecules.model import NOISE, MoleculeVAE
+from molml.molecules.model import MoleculeVAE
 from molml.molecules.plots import plot_latent_map, plot_properties
 from molml.molecules.properties import properties
 from molml.pages import Figures, cards, page, table
@@ -113,7 +113,7 @@ def write_report(
 
 def _samples(model: MoleculeVAE | LanguageModel, seed: int) -> list:
     if isinstance(model, MoleculeVAE):
-        found = model.decode(model.sample_codes(N_EVALUATED, seed=seed), noise=NOISE)
+        found = molecules(model.sample_strings(N_EVALUATED, seed=seed))
     else:
         found = molecules(generate(model.decoder, model.tokenizer, N_EVALUATED, seed=seed))
     return [mol for mol in found if mol is not None]

@@ -23,13 +23,13 @@ def vae(monkeypatch):
     model = MoleculeVAE(TOKENIZER, encoder="convolutional", n_latent=2, hidden=4)
     table = [*SMILES, "C(C"]
 
-    def decode_strings(z, *, noise=0.0, mask=True, beam=1):
+    def decode_strings(z, *, mask=True, **options):
         # the mask turns the string that is no molecule into one
         return [("C" if mask and i == 4 else table[i]) for i in np.clip(np.round(z[:, 0]), 0, 4).astype(int)]
 
     encode_as(model, {text: np.array([i, 0.0]) for i, text in enumerate(SMILES)}, monkeypatch)
     monkeypatch.setattr(model, "decode_strings", decode_strings)
-    monkeypatch.setattr(model, "sample_codes", lambda n, *, seed=0: np.arange(n)[:, None] % 5 * np.array([1.0, 0.0]))
+    monkeypatch.setattr(model, "sample_codes", lambda n, **options: np.arange(n)[:, None] % 5 * np.array([1.0, 0.0]))
     return model
 
 

@@ -93,11 +93,19 @@ def test_the_learned_prior_fits_the_codes_better_than_the_standard_one(trained):
     assert trained.prior.log_density(codes).mean() > standard.mean()
 
 
-def test_without_a_learned_prior_codes_are_standard_normal_with_noise():
-    codes = MoleculeVAE(TOKENIZER, n_latent=4, hidden=8).sample_codes(4000, seed=1) / 2**0.5
+@pytest.mark.parametrize("noise", [1.0, 3.0])
+def test_without_a_learned_prior_codes_are_standard_normal_with_noise(noise):
+    codes = MoleculeVAE(TOKENIZER, n_latent=4, hidden=8).sample_codes(4000, noise=noise, seed=1)
+    codes /= (1 + noise**2) ** 0.5
     # five standard errors
     assert np.abs(codes.mean(0)).max() < 5 / 4000**0.5
     assert np.abs(codes.std(0) - 1).max() < 5 / 8000**0.5
+
+
+@pytest.mark.parametrize("noise", [0.9, np.inf, np.nan])
+def test_samples_with_less_noise_than_the_prior_are_refused(trained, noise):
+    with pytest.raises(ValueError, match="noise must be at least 1"):
+        trained.sample_codes(3, noise=noise)
 
 
 def test_the_hint_is_what_to_expect_of_a_code_with_noise():
@@ -199,9 +207,9 @@ def test_samples_out_of_range_are_refused(monkeypatch):
     with pytest.raises(ValueError, match="n must be 0 or more"):
         model.sample(-1)
     # codes that are all the same decode to one molecule
-    monkeypatch.setattr(MoleculeVAE, "sample_codes", lambda self, n, *, seed: np.zeros((n, 4)))
+    monkeypatch.setattr(MoleculeVAE, "sample_codes", lambda self, n, **options: np.zeros((n, 4)))
     with pytest.raises(ValueError, match="only [01] different molecules"):
-        model.sample(3)
+        model.sample(3, temperature=0.0)
 
 
 def test_it_can_be_trained_further_on_a_table(trained, tmp_path):
