@@ -79,6 +79,13 @@ def _add_train(actions: Any) -> None:
         help="randomised SMILES of each molecule that are read; canonical ones are written (default: 0)",
     )
     action.add_argument("--start", metavar="MODEL", help="model to train further: a file, or the name of a shipped one")
+    action.add_argument(
+        "--noisy",
+        metavar="P",
+        type=float,
+        help="share of the codes that get noise in training, 0 to 1: more for better samples, less for better "
+        "reconstruction (default: 0.5)",
+    )
     action.add_argument("--recipe", choices=("druglike",), help="that of a shipped model; DATA is ZINC DRUGS QM9 then")
     action.add_argument("--skip", action="store_true", help="leave out, and count, lines that hold no molecule")
     action.add_argument("--resume", action="store_true", help="go on with the run in DIR after an interruption")
@@ -266,6 +273,8 @@ def run_train(arguments: argparse.Namespace) -> int:
             settings |= {"properties": properties, "encoder": arguments.encoder, "spellings": arguments.spellings}
     if arguments.start is not None:
         settings["model"] = _load(arguments.start)
+    if arguments.noisy is not None:
+        settings["noisy"] = arguments.noisy
     with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
         print(f"{len(smiles)} molecules", flush=True)
         fit = train_language if arguments.model == "language" else train
@@ -294,9 +303,10 @@ def _check_train(arguments: argparse.Namespace) -> None:
             f"the recipe {arguments.recipe} needs three files, ZINC-250k, drugs and QM9, got {len(arguments.data)}; "
             "`molml data list` says where they are"
         )
-    if arguments.model == "language" and (arguments.properties or arguments.start or arguments.spellings):
+    noisy = arguments.noisy is not None
+    if arguments.model == "language" and (arguments.properties or arguments.start or arguments.spellings or noisy):
         raise ValueError(
-            "--properties, --spellings and --start belong to --model vae; leave them out for a language model"
+            "--properties, --spellings, --noisy and --start belong to --model vae; leave them out for a language model"
         )
     if arguments.recipe is not None and arguments.spellings:
         raise ValueError(f"the recipe {arguments.recipe} has its own settings; leave out --spellings")

@@ -178,7 +178,7 @@ def test_train_further(folder, tmp_path):
         (["encode", "vae", "few.smi", "--output", "z.txt"], "--output must end in .csv or .npy"),
         (["predict", "vae", "few.smi", "--output", "z.txt"], "--output must end in .csv"),
         (["train", "few.smi", "--recipe", "druglike", "--output", "out"], "needs three files"),
-        (["train", "few.smi", "--model", "language", "--spellings", "2", "--output", "out"], "--spellings and --start"),
+        (["train", "few.smi", "--model", "language", "--spellings", "2", "--output", "out"], "--noisy and --start"),
         (["train", "a", "b", "c", "--recipe", "druglike", "--spellings", "2", "--output", "out"], "leave out --spell"),
         (["train", "few.smi", "--model", "language", "--properties", "x", "--output", "out"], "belong to --model vae"),
         (["metrics", "none.smi"], "there is no file"),
