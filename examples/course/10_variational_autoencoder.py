@@ -144,7 +144,7 @@ print(f"importance-weighted bound {tighter:.2f} nats")
 # its codes are told apart so well that molecules come back, and between the codes of two molecules lie others.
 
 # %%
-names = read_molecules(molml.datasets.path("molecules") / "valid.csv.xz").smiles[: 20 if FAST else 200]
+names = read_molecules(molml.datasets.path("molecules") / "valid.csv.xz").smiles[: 100 if FAST else 200]
 chemist = molml.load("druglike")
 encoded = chemist.dataset(names, progress=False)
 mean_code, logvar_code = chemist.posterior(encoded)
