@@ -34,7 +34,7 @@ from molml.molecules.model import MoleculeVAE
 from molml.molecules.tokens import Tokenizer
 from molml.training import Trainer
 
-BATCH, WARM_UP, N_PEER, N_SAMPLES = 128, 1_024, 1_536, 2_048
+BATCH, WARM_UP, N_PEER, N_SAMPLES = 128, 1_024, 1_536, 8_192
 
 
 def parameters(model: torch.nn.Module) -> str:

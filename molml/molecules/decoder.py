@@ -143,8 +143,8 @@ class Decoder(nn.Module):
             x = x + (here[:, None] @ plan)[:, 0].to(x.dtype)
             code = [plan, time + 1]
         w: Any = self.lstm
-        gates = nn.functional.linear(x, w.weight_ih_l0, w.bias_ih_l0 + w.bias_hh_l0)
-        gates = gates.addmm_(h.to(x.dtype), w.weight_hh_l0.T)
+        weight, bias = torch.cat([w.weight_ih_l0, w.weight_hh_l0], 1), w.bias_ih_l0 + w.bias_hh_l0
+        gates = nn.functional.linear(torch.cat([x, h.to(x.dtype)], 1), weight, bias)
         # slices, for parts of equal size would be copied
         n = self.hidden
         opened = torch.sigmoid(gates[:, : 2 * n])

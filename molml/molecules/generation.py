@@ -41,7 +41,7 @@ def generate(
     beam: int = 1,
     max_length: int = 128,
     seed: int = 0,
-    batch_size: int = 1024,
+    batch_size: int = 2048,
     mixed_precision: bool = False,
     progress: bool | None = None,
 ) -> list[str]:
@@ -112,33 +112,44 @@ def generate(
     if mixed_precision and isinstance(decoder, torch.nn.Module):
         decoder = cast(TokenDecoder, copy.deepcopy(decoder).to(torch.bfloat16))
     hidden = None if progress is None and n > 2 * batch_size else not progress
+    settings = len(tokenizer), temperature, max_length, device
+    # of the strings that the mask refuses: their places, and the random numbers that they were drawn with
+    lost: list[int] = []
+    drawn: list[Tensor] = []
     with torch.inference_mode(), tqdm(total=n, desc="decoding", unit="mol", disable=hidden) as bar:
         for first in range(0, n, batch_size):
             size = min(batch_size, n - first)
             numbers = None
             if temperature > 0:
                 numbers = torch.rand(size, max_length, generator=uniform, dtype=torch.float64).to(device)
-            part = None if codes is None else codes[first : first + size].to(device)
-            state = decoder.start(part, size)
+            state = decoder.start(None if codes is None else codes[first : first + size].to(device), size)
+            refused: list[int] = []
             if beam > 1:
                 ids = _beam(decoder, state, len(tokenizer), grammar, beam, max_length, device)
             else:
-                settings = len(tokenizer), temperature, max_length, device
-                ids, lost = _one_by_one(decoder, state, numbers, None, *settings)
+                ids, _ = _one_by_one(decoder, state, numbers, None, *settings)
                 if grammar:
                     # the mask changes nothing of a string that it lets through: only the others need it
-                    lost = np.array([k for k, row in enumerate(ids) if not grammar.accepts(row)], np.int64)
-                # what led nowhere is written again, carefully
-                for strict in (False, True):
-                    if not grammar or len(lost) == 0:
-                        break
-                    again = torch.as_tensor(lost, device=device)
-                    state = decoder.start(None if part is None else part[again], len(lost))
-                    few = None if numbers is None else numbers[again]
-                    ids[lost], still = _one_by_one(decoder, state, few, grammar, *settings, strict=strict)
-                    lost = lost[still]
+                    refused = [k for k, row in enumerate(ids) if not grammar.accepts(row)]
+            lost += [first + k for k in refused]
+            if numbers is not None:
+                drawn.append(numbers[refused])
             strings += [tokenizer.decode(row) for row in ids]
-            bar.update(size)
+            bar.update(size - len(refused))
+        numbers = torch.cat(drawn) if drawn else None
+        # together, for a step takes nearly as long for few as for many; what then leads nowhere is written carefully
+        for strict in (False, True):
+            nowhere: list[int] = []
+            for first in range(0, len(lost), batch_size):
+                rows = lost[first : first + batch_size]
+                state = decoder.start(None if codes is None else codes[rows].to(device), len(rows))
+                few = None if numbers is None else numbers[first : first + batch_size]
+                ids, still = _one_by_one(decoder, state, few, grammar, *settings, strict=strict)
+                for row, text in zip(rows, ids, strict=True):
+                    strings[row] = tokenizer.decode(text)
+                nowhere += (first + still).tolist()
+            bar.update(len(lost) - len(nowhere))
+            lost, numbers = [lost[k] for k in nowhere], None if numbers is None else numbers[nowhere]
     return strings
 
 
