@@ -137,13 +137,9 @@ def _float_of_bits(typingctx: Any, bits: Any) -> tuple:
 
 
 @jit
-def exp(x: float) -> float:
-    """exp(x) for x <= 0 to 1 ulp or so, in plain arithmetic that the compiler can vectorise; 0 below -700."""
-    inside = max(x, -700.0)
-    n = math.floor(inside * 1.4426950408889634 + 0.5)
-    f = (inside - n * 0.693145751953125) - n * 1.42860682030941723212e-6
-    p = 1.0 / 479001600.0
-    p = p * f + 1.0 / 39916800.0
+def exp_series(f: Any) -> Any:
+    """exp(f) for |f| <= ln 2 / 2, by its series; of a number, or of the lanes of :mod:`molml.energy.lanes`."""
+    p = f * (1.0 / 479001600.0) + 1.0 / 39916800.0
     p = p * f + 1.0 / 3628800.0
     p = p * f + 1.0 / 362880.0
     p = p * f + 1.0 / 40320.0
@@ -154,8 +150,16 @@ def exp(x: float) -> float:
     p = p * f + 1.0 / 6.0
     p = p * f + 0.5
     p = p * f + 1.0
-    p = p * f + 1.0
-    value = p * _float_of_bits((np.int64(n) + 1023) << 52)
+    return p * f + 1.0
+
+
+@jit
+def exp(x: float) -> float:
+    """exp(x) for x <= 0 to 1 ulp or so, in plain arithmetic that the compiler can vectorise; 0 below -700."""
+    inside = max(x, -700.0)
+    n = math.floor(inside * 1.4426950408889634 + 0.5)
+    f = (inside - n * 0.693145751953125) - n * 1.42860682030941723212e-6
+    value = exp_series(f) * _float_of_bits((np.int64(n) + 1023) << 52)
     return value if x > -700.0 else 0.0
 
 

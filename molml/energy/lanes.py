@@ -18,7 +18,7 @@ from numba.core.datamodel import models
 from numba.core.datamodel.registry import register_default
 from numba.extending import intrinsic, overload
 
-from molml.energy.cutoffs import jit
+from molml.energy.cutoffs import exp_series, jit
 
 LANES = 8
 _VECTOR = ir.VectorType(ir.DoubleType(), LANES)
@@ -300,17 +300,4 @@ def exp(x: Any) -> Any:
     inside = larger(x, spread(-700.0))
     n = _nearest(inside * 1.4426950408889634)
     f = _less(_less(inside, n, spread(0.693145751953125)), n, spread(1.42860682030941723212e-6))
-    p = spread(1.0 / 479001600.0)
-    p = p * f + 1.0 / 39916800.0
-    p = p * f + 1.0 / 3628800.0
-    p = p * f + 1.0 / 362880.0
-    p = p * f + 1.0 / 40320.0
-    p = p * f + 1.0 / 5040.0
-    p = p * f + 1.0 / 720.0
-    p = p * f + 1.0 / 120.0
-    p = p * f + 1.0 / 24.0
-    p = p * f + 1.0 / 6.0
-    p = p * f + 0.5
-    p = p * f + 1.0
-    p = p * f + 1.0
-    return below(x, spread(-700.0), spread(0.0), p * _power_of_two(n))
+    return below(x, spread(-700.0), spread(0.0), exp_series(f) * _power_of_two(n))
