@@ -197,7 +197,8 @@ def check_precision(precision: torch.dtype) -> None:
 
 def _noise(n: int, share: float, device: torch.device) -> Tensor:
     """Standard deviations of the noise of codes, shape (n, 1)."""
-    blur = torch.rand(n, 1, device=device).sqrt() * (torch.rand(n, 1, device=device) < share)
+    # at 1, where nothing is left of the code, the deviation would be infinite
+    blur = torch.rand(n, 1, device=device).sqrt().clamp(max=0.999) * (torch.rand(n, 1, device=device) < share)
     return blur / (1 - blur**2).sqrt()
 
 
