@@ -113,18 +113,18 @@ def main(path: str, n: int) -> None:
     torch.manual_seed(0)
     smiles = read_molecules(path, progress=False).smiles[:n]
     precision = fast_precision()
-    mine: dict[str, tuple[float, float]] = {}
-    for encoder in ("graph", "convolutional"):
-        model, tokens, rate = train(smiles, encoder, precision)
-        print(f"molml, {encoder} encoder, {parameters(model)}, {precision}", flush=True)
-        print(f"    training {tokens:8.0f} tokens/s  {rate:7.0f} molecules/s", flush=True)
-        mine[encoder] = tokens, rate
     print("molml, the model that comes with the package", flush=True)
     sampled = {}
     for mask in (True, False):
         sampled[mask], like = sample(mask)
         how = "with the mask" if mask else "without"
         print(f"    sampling                    {sampled[mask]:7.0f} molecules/s   ({how}: {like})", flush=True)
+    mine: dict[str, tuple[float, float]] = {}
+    for encoder in ("graph", "convolutional"):
+        model, tokens, rate = train(smiles, encoder, precision)
+        print(f"molml, {encoder} encoder, {parameters(model)}, {precision}", flush=True)
+        print(f"    training {tokens:8.0f} tokens/s  {rate:7.0f} molecules/s", flush=True)
+        mine[encoder] = tokens, rate
     if (reason := missing()) is not None:
         raise SystemExit(reason)
     warnings.simplefilter("ignore")

@@ -89,8 +89,15 @@ def run(
     With `most` = 0 the rows follow `ids` (n, length); the first place with a forbidden token, or −1, is returned. With
     `most` = 1 they go on with tokens of greatest score or, if there are `numbers`, tokens drawn with the scores as
     weights, which `ids` receives. With more, they stay, and `mask` receives so many allowed tokens of greatest score.
+    With `most` < 0 every row of `ids` is a string, begun with the one row of the state, which stays, and `mask` (n, 1)
+    receives which are molecules.
     """
     n_tokens = len(t)
+    if most < 0:
+        for i in range(len(ids)):
+            _copy(head[0], atoms[0], rings[0], heads[0], many[0], open_rings[0])
+            mask[i, 0] = _follow(heads[0], many[0], open_rings[0], t, ids[i], work)
+        return -1
     for i in range(len(rows)):
         row, place, found = rows[i], 0, 0
         if most > 0 and head[row, PHASE] == DONE:
@@ -147,6 +154,19 @@ def run(
                         alike = t[k, KIND] == RING and rings[row, t[k, VALUE], 0] < 0
                     refused[k] = refused[k] or alike
     return -1
+
+
+@_jit
+def _follow(head: Ints, atoms: Ints, rings: Ints, t: Ints, ids: Ints, work: Ints) -> bool:
+    for place in range(len(ids)):
+        if not _grammatical(head, t, ids[place]):
+            return False
+        _advance(head, atoms, rings, t, ids[place], work)
+        if head[WRONG]:
+            return False
+        if head[PHASE] == DONE:
+            return True
+    return False
 
 
 @_jit
@@ -227,8 +247,11 @@ def _check(
         return most >= len(new) or new[most] < 0
     for way in range(6 if p >= 0 else 0):
         n = _adapt(heads[0], atoms[0], rings[0], t, old, token, way, new)
-        if 0 < n <= most and _completes(heads, atoms, rings, t, new, work):
-            return True
+        if 0 < n <= most:
+            # what an earlier way left behind these is no part of the plan
+            _forget(new, n)
+            if _completes(heads, atoms, rings, t, new, work):
+                return True
     needed = _tokens_needed(heads[0], atoms[0], rings[0], t, work)
     if needed >= NEVER:
         return False

@@ -142,14 +142,8 @@ class Decoder(nn.Module):
             here = self.places[time.clamp(max=self.max_length - 1)].to(plan.dtype)
             x = x + (here[:, None] @ plan)[:, 0].to(x.dtype)
             code = [plan, time + 1]
-        w: Any = self.lstm
-        weight, bias = torch.cat([w.weight_ih_l0, w.weight_hh_l0], 1), w.bias_ih_l0 + w.bias_hh_l0
-        gates = nn.functional.linear(torch.cat([x, h.to(x.dtype)], 1), weight, bias)
-        # slices, for parts of equal size would be copied
-        n = self.hidden
-        opened = torch.sigmoid(gates[:, : 2 * n])
-        c = torch.addcmul(opened[:, n:] * c, opened[:, :n], torch.tanh(gates[:, 2 * n : 3 * n]))
-        h = torch.sigmoid(gates[:, 3 * n :]) * torch.tanh(c)
+        _, (h, c) = self.lstm(x[:, None], (h[None].to(x.dtype), c[None].to(x.dtype)))
+        h, c = h[0], c[0]
         return self.output(h), (h, c, *code)
 
     def forward(self, ids: Tensor, z: Tensor | None = None) -> Tensor:

@@ -18,6 +18,8 @@ from molml.molecules.tokens import Tokenizer
 __all__ = ["TokenDecoder", "different_molecules", "generate", "molecules"]
 
 _START, _END = 1, 2
+# a string that the mask refuses is drawn so many times, before the mask says how it goes on
+DRAWS = 3
 _State = tuple[Tensor, ...]
 
 
@@ -86,9 +88,11 @@ def generate(
 
     Notes
     -----
-    Sampling inverts the cumulative distribution function at one uniform number per token. A token that the mask lets
-    through is the one that would be taken without it; so all strings are first written without the mask, which is the
-    slower way, and those that it refuses are written again, with the same numbers.
+    Sampling inverts the cumulative distribution function at one uniform number per token. A mask that forbids tokens
+    does not give the distribution of the decoder over molecules: a string that has lost its way goes on with tokens of
+    little probability, and ends as an odd molecule. To draw another string instead is right, and fast. So strings are
+    drawn without the mask; one that it would not have let through is drawn anew, and only the third time with it. With
+    temperature 0 all strings are first written without the mask, and those that it refuses, once more with it.
 
     Examples
     --------
@@ -113,7 +117,8 @@ def generate(
         decoder = cast(TokenDecoder, copy.deepcopy(decoder).to(torch.bfloat16))
     hidden = None if progress is None and n > 2 * batch_size else not progress
     settings = len(tokenizer), temperature, max_length, device
-    # of the strings that the mask refuses: their places, and the random numbers that they were drawn with
+    draws = DRAWS if temperature > 0 else 1
+    # of the strings that the mask refuses: their places, and the random numbers to draw them with
     lost: list[int] = []
     drawn: list[Tensor] = []
     with torch.inference_mode(), tqdm(total=n, desc="decoding", unit="mol", disable=hidden) as bar:
@@ -121,35 +126,37 @@ def generate(
             size = min(batch_size, n - first)
             numbers = None
             if temperature > 0:
-                numbers = torch.rand(size, max_length, generator=uniform, dtype=torch.float64).to(device)
+                numbers = torch.rand(size, DRAWS, max_length, generator=uniform, dtype=torch.float64).to(device)
             state = decoder.start(None if codes is None else codes[first : first + size].to(device), size)
             refused: list[int] = []
             if beam > 1:
                 ids = _beam(decoder, state, len(tokenizer), grammar, beam, max_length, device)
             else:
-                ids, _ = _one_by_one(decoder, state, numbers, None, *settings)
+                ids, _ = _one_by_one(decoder, state, None if numbers is None else numbers[:, 0], None, *settings)
                 if grammar:
-                    # the mask changes nothing of a string that it lets through: only the others need it
-                    refused = [k for k, row in enumerate(ids) if not grammar.accepts(row)]
+                    refused = np.flatnonzero(~grammar.accept(ids)).tolist()
             lost += [first + k for k in refused]
             if numbers is not None:
                 drawn.append(numbers[refused])
-            strings += [tokenizer.decode(row) for row in ids]
+            strings += _spelled(tokenizer, ids)
             bar.update(size - len(refused))
         numbers = torch.cat(drawn) if drawn else None
-        # together, for a step takes nearly as long for few as for many; what then leads nowhere is written carefully
-        for strict in (False, True):
-            nowhere: list[int] = []
+        # together, for a step takes nearly as long for few as for many: without the mask, with it, and with the mask
+        # that lets through nothing that may lead nowhere
+        for draw, masked, strict in [*((k, False, False) for k in range(1, draws)), (-1, True, False), (-1, True, True)]:
+            again: list[int] = []
             for first in range(0, len(lost), batch_size):
                 rows = lost[first : first + batch_size]
                 state = decoder.start(None if codes is None else codes[rows].to(device), len(rows))
-                few = None if numbers is None else numbers[first : first + batch_size]
-                ids, still = _one_by_one(decoder, state, few, grammar, *settings, strict=strict)
-                for row, text in zip(rows, ids, strict=True):
-                    strings[row] = tokenizer.decode(text)
-                nowhere += (first + still).tolist()
-            bar.update(len(lost) - len(nowhere))
-            lost, numbers = [lost[k] for k in nowhere], None if numbers is None else numbers[nowhere]
+                few = None if numbers is None else numbers[first : first + batch_size, draw]
+                ids, still = _one_by_one(decoder, state, few, grammar if masked else None, *settings, strict=strict)
+                if grammar and not masked:
+                    still = np.flatnonzero(~grammar.accept(ids))
+                for row, text in zip(rows, _spelled(tokenizer, ids), strict=True):
+                    strings[row] = text
+                again += (first + still).tolist()
+            bar.update(len(lost) - len(again))
+            lost, numbers = [lost[k] for k in again], None if numbers is None else numbers[again]
     return strings
 
 
@@ -230,6 +237,12 @@ def _one_by_one(
             rows, last, state = rows[kept], last[kept], tuple(s[kept] for s in state)
     lost = np.flatnonzero(~grammar.finished(making)) if grammar and making else np.zeros(0, np.int64)
     return result, lost
+
+
+def _spelled(tokenizer: Tokenizer, ids: np.ndarray[Any, np.dtype[np.int64]]) -> list[str]:
+    ends = ids == _END
+    lengths = np.where(ends.any(1), ends.argmax(1), ids.shape[1])
+    return [tokenizer.decode(row[:length].tolist()) for row, length in zip(ids, lengths, strict=True)]
 
 
 def _beam(

@@ -301,19 +301,23 @@ class Grammar:
         )
         return None if place < 0 else int(place)
 
-    def accepts(self, ids: NDArray[np.integer[Any]]) -> bool:
-        """Whether a string ends, within the greatest length, and the grammar forbids none of its tokens.
+    def accept(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Which strings end, within the greatest length, as molecules.
 
         Parameters
         ----------
-        ids : array of int, shape (n_tokens,)
+        ids : array of int, shape (n, n_tokens)
             What follows "<end>" does not count.
 
         Returns
         -------
-        bool
+        array of bool, shape (n,)
+            Those with an end of which `refusal` finds nothing, several times as fast.
         """
-        return END_ID in ids[: self.max_length] and self.refusal(ids) is None
+        mask = np.zeros((len(ids), 1), np.bool_)
+        tokens = ids[:, : self.max_length].astype(np.int64)
+        self._run(self.start(1), np.arange(1), self.max_length, NO_SCORES, np.zeros(0), -1, tokens, mask)
+        return mask[:, 0]
 
     def _run(
         self,

@@ -251,15 +251,15 @@ class Tokenizer:
         ValueError
             If a number is not in the vocabulary.
         """
-        tokens = []
+        tokens, known = [], self.vocabulary
         for number in ids:
-            if not 0 <= number < len(self.vocabulary):
+            if not 0 <= number < len(known):
                 raise ValueError(
                     f"ids must lie in 0…{len(self) - 1}, got {number}; is this another model's vocabulary?"
                 )
             if number == 2:
                 break
-            tokens.append(self.vocabulary[int(number)])
+            tokens.append(known[int(number)])
         if self.kind == "smiles":
             return "".join(tokens)
         return str(_selfies().decoder("".join(token for token in tokens if token not in SPECIAL)))

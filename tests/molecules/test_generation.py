@@ -67,8 +67,8 @@ def test_the_mask_mends_what_is_no_molecule_and_without_it_nothing_is_mended():
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_mask_leaves_alone_what_is_a_molecule(temperature):
     options = {"seed": 2, "max_length": 30, "temperature": temperature}
-    z = codes(*range(3)) if temperature == 0 else 400
-    decoder = Fixed(["CFCC", "CCO", "c1ccccc1"]) if temperature == 0 else Markov(scale=2.0)
+    z = codes(*range(3)) if temperature == 0 else 2_000
+    decoder = Fixed(["CFCC", "CCO", "c1ccccc1"]) if temperature == 0 else Markov()
     without, mended = (generate(decoder, TOKENIZER, z, mask=mask, **options) for mask in (False, True))
     valid = [mol is not None for mol in molecules(without)]
     assert 0 < sum(valid) < len(valid)
@@ -111,6 +111,40 @@ def test_samples_follow_the_probabilities():
         p = float(expected[IDS[token]])
         # five standard deviations of a binomial frequency
         assert first.count(token) / 20_000 == pytest.approx(p, abs=5 * (p * (1 - p) / 20_000) ** 0.5)
+
+
+@pytest.mark.parametrize("max_length", [16, 20, 30])
+def test_with_little_room_all_that_is_written_are_molecules(max_length):
+    # a bond symbol as the last token, with the atom after it and the end one too many, once got through
+    written = [text for seed in range(3) for text in generate(Markov(seed), TOKENIZER, 1_000, max_length=max_length)]
+    assert [text for text, mol in zip(written, molecules(written), strict=True) if mol is None] == []
+    assert max(len(TOKENIZER.encode([text])[0]) for text in written) <= max_length
+
+
+class Astray:
+    """Writes "O" half of the time, "C" a quarter, and "C(", which is no molecule, a quarter."""
+
+    def start(self, z, n):
+        return (torch.zeros(n, 1),)
+
+    def step(self, ids, state):
+        table = torch.full((len(TOKENIZER), len(TOKENIZER)), -30.0)
+        table[1, IDS["C"]] = table[1, IDS["O"]] = table[IDS["C"], 2] = table[IDS["C"], IDS["("]] = 0.0
+        table[IDS["O"], 2] = table[IDS["("], 2] = 0.0
+        return table[ids], state
+
+
+def test_a_string_that_goes_astray_is_drawn_anew():
+    n = 4_000
+    written = generate(Astray(), TOKENIZER, n, seed=5, max_length=20)
+    # of the molecules two thirds are water; had the mask told the strings how to go on, it would be half of them
+    draws = [0.25**k for k in range(3)]
+    expected = 0.5 * sum(draws)
+    # a "C(" that is left after three draws goes on as the mask says
+    assert written.count("O") / n == pytest.approx(expected, abs=5 * (expected * (1 - expected) / n) ** 0.5)
+    assert abs(written.count("O") / n - 0.5) > 10 * (0.25 / n) ** 0.5
+    assert all(mol is not None for mol in molecules(written))
+    assert {"O", "C"} < set(written)
 
 
 class Garden:

@@ -198,11 +198,33 @@ def test_vocabulary_without_a_molecule():
 def test_accepted_are_strings_that_end_in_time():
     tokenizer = Tokenizer(["C", "F", "(", ")", "=", "1"])
     grammar = Grammar(tokenizer, max_length=6)
-    ids = {text: tokenizer.encode([text])[0] for text in ("CCF", "CFC", "CCCCC", "CCCCCC")}
-    assert {text: grammar.accepts(row) for text, row in ids.items()} == {
-        "CCF": True,
-        "CFC": False,
-        "CCCCC": True,
-        "CCCCCC": False,
-    }
-    assert not grammar.accepts(ids["CCF"][:-1])
+    ids = np.full((5, 8), 2)
+    for row, text in zip(ids, ("CCF", "CFC", "CCCCC", "CCCCCC", "CC(=C)"), strict=True):
+        encoded = tokenizer.encode([text])[0]
+        row[: len(encoded)] = encoded
+    ids[0, 4:] = tokenizer.encode(["C)(F"])[0][:4]  # what follows the end does not count
+    assert grammar.accept(ids).tolist() == [True, False, True, False, False]
+    assert grammar.accept(ids[:1, :3]).tolist() == [False]
+    assert grammar.accept(ids[:0]).shape == (0,)
+
+
+def test_accepted_are_strings_of_which_nothing_is_refused():
+    rng = np.random.default_rng(0)
+    strings = [text for text in map(Chem.CanonSmiles, NAMES.values()) if len(text) < 80]
+    tokenizer = Tokenizer.from_strings(strings)
+    grammar, ids = Grammar(tokenizer, 100), np.full((8 * len(strings), 90), 2)
+    for row, encoded in zip(ids, tokenizer.encode(strings) * 8, strict=True):
+        row[: len(encoded)] = encoded
+    # molecules, and the same with one token changed, dropped or doubled
+    for row in ids[len(strings) :]:
+        at, n = rng.integers(np.argmax(row == 2)), len(tokenizer)
+        change = rng.integers(3)
+        if change == 0:
+            row[at] = rng.integers(3, n)
+        elif change == 1:
+            row[at:-1] = row[at + 1 :].copy()
+        else:
+            row[at + 1 :] = row[at:-1].copy()
+    expected = [grammar.refusal(row[: np.argmax(row == 2) + 1]) is None for row in ids]
+    assert grammar.accept(ids).tolist() == expected
+    assert all(expected[: len(strings)]) and 0.2 < np.mean(expected[len(strings) :]) < 0.8
