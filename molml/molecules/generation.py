@@ -91,7 +91,7 @@ def generate(
     Sampling inverts the cumulative distribution function at one uniform number per token. A mask that forbids tokens
     does not give the distribution of the decoder over molecules: a string that has lost its way goes on with tokens of
     little probability, and ends as an odd molecule. To draw another string instead is right, and fast. So strings are
-    drawn without the mask; one that it would not have let through is drawn anew, and only the third time with it. With
+    drawn without the mask; one that it would not have let through is drawn anew, and after three times with it. With
     temperature 0 all strings are first written without the mask, and those that it refuses, once more with it.
 
     Examples
@@ -143,7 +143,8 @@ def generate(
         numbers = torch.cat(drawn) if drawn else None
         # together, for a step takes nearly as long for few as for many: without the mask, with it, and with the mask
         # that lets through nothing that may lead nowhere
-        for draw, masked, strict in [*((k, False, False) for k in range(1, draws)), (-1, True, False), (-1, True, True)]:
+        passes = [(0, True, False)] if draws == 1 else [(draw, False, False) for draw in range(1, draws)]
+        for draw, masked, strict in [*passes, (draws - 1, True, True)]:
             again: list[int] = []
             for first in range(0, len(lost), batch_size):
                 rows = lost[first : first + batch_size]
