@@ -33,6 +33,22 @@ def add_seed(action: argparse.ArgumentParser, use: str = "of everything random")
     action.add_argument("--seed", metavar="S", type=int, default=0, help=f"{use} (default: 0)")
 
 
+def add_cluster(action: argparse.ArgumentParser, what: str) -> None:
+    """`--cluster`, as `molml.training.cluster.cluster` takes it.
+
+    Parameters
+    ----------
+    action : argparse.ArgumentParser
+    what : str
+        Is computed there.
+    """
+    action.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help=f"Dask scheduler (tcp://host:8786, or its file) whose workers compute {what}",
+    )
+
+
 def add_threads(action: argparse.ArgumentParser) -> None:
     """`--threads`, as `molml.training.threads.limit_threads` takes it."""
     action.add_argument("--threads", metavar="N", type=int, help="processor cores to use; all if left out")

@@ -73,9 +73,7 @@ def main() -> None:
             answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             rows.append([float(word) for word in answer.split()])
         (n, alone, memory), (_, together, _) = rows
-        print(
-            f"{n:8.0f}{alone:9.1f} µs/at{memory:7.1f} kB/at{together:9.1f} µs/at{alone / together:7.2f}x", flush=True
-        )
+        print(f"{n:8.0f}{alone:9.1f} µs/at{memory:7.1f} kB/at{together:9.1f} µs/at{alone / together:7.2f}x", flush=True)
 
 
 if __name__ == "__main__":

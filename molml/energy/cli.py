@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molml.options import add_model, add_output, add_run, add_seed, add_threads
+from molml.options import add_cluster, add_model, add_output, add_run, add_seed, add_threads
 
 if TYPE_CHECKING:
     import ase
@@ -60,6 +60,7 @@ def _add_fit(actions: Any) -> None:
         "--model", choices=("network", "linear"), default="network", help="kind of potential (default: network)"
     )
     action.add_argument("--members", metavar="N", type=int, default=1, help="size of the committee (default: 1, none)")
+    add_cluster(action, "members of a committee")
     action.add_argument("--minutes", metavar="M", type=float, help="stop after this time")
     action.add_argument(
         "--epochs", metavar="N", type=int, help="passes over the data; chosen by their number of atoms if left out"
@@ -223,6 +224,7 @@ def _add_learn(actions: Any) -> None:
     action.add_argument(
         "--cutoff", metavar="Å", type=float, help="radius of an atom's surroundings; by default 5.5, for molecules 4"
     )
+    add_cluster(action, "simulations, labels and members of the committee")
     add_run(action, "folder for labels, model and figures")
     action.add_argument("--resume", action="store_true", help="go on with what is in DIR; no label is lost")
     action.set_defaults(run=run_learn)
@@ -235,6 +237,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     from molml.energy.fitting import fit
     from molml.energy.metrics import evaluate
     from molml.energy.report import write_report
+    from molml.training.cluster import cluster
     from molml.training.directory import run_directory
     from molml.training.threads import limit_threads
 
@@ -259,7 +262,8 @@ def run_fit(arguments: argparse.Namespace) -> int:
         for name, dataset in sets.items():
             # the groups can be hundreds; the report has them
             print(f"{name:<6} {repr(dataset).removeprefix('StructureDataset: ').split('; groups')[0]}", flush=True)
-        potential = fit(sets["train"], sets.get("valid"), **settings, directory=folder)
+        with cluster(arguments.cluster) as executor:
+            potential = fit(sets["train"], sets.get("valid"), **settings, directory=folder, executor=executor)
         # at once: whatever happens in the evaluation, the fit is not lost
         potential.save(folder / "model.molml")
         evaluations = {name: evaluate(potential, dataset) for name, dataset in sets.items()}
@@ -486,6 +490,7 @@ def run_learn(arguments: argparse.Namespace) -> int:
     from molml.energy.data import StructureDataset
     from molml.energy.learning import FILES, learn, oracle_of
     from molml.energy.plots import three_digits
+    from molml.training.cluster import cluster
     from molml.training.directory import run_directory
     from molml.training.threads import limit_threads
 
@@ -493,7 +498,7 @@ def run_learn(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise ValueError(f"--seed must be zero or positive, got {arguments.seed}")
     start = _ase_structures(arguments.start, ":")
-    oracle = oracle_of(arguments.oracle)
+    oracle_of(arguments.oracle)  # an unknown one is refused before the work
     test = None if arguments.test is None else StructureDataset(arguments.test)
 
     def cell(row: Mapping[str, Any], name: str, factor: float, width: int) -> str:
@@ -511,10 +516,14 @@ def run_learn(arguments: argparse.Namespace) -> int:
         )
 
     shown: list[dict[str, Any]] = []
-    with run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder:
+    with (
+        cluster(arguments.cluster) as executor,
+        run_directory(arguments.output, resume=arguments.resume, overwrite=arguments.overwrite, files=FILES) as folder,
+    ):
         names = ("rounds", "labels", "minutes", "temperature", "timestep", "steps", "threshold", "model", "members")
         settings = {name: getattr(arguments, name) for name in (*names, "cutoff", "seed", "resume")}
-        result = learn(start, oracle, folder, test=test, report=report, **settings)
+        # by its name: other processes make their own
+        result = learn(start, arguments.oracle, folder, test=test, report=report, executor=executor, **settings)
     print(f"\nended: {result.reason}")
     print(f"written to {folder}: labels.xyz, model.molml, metrics.json, active_learning.png")
     print(f"next: molml energy fit {shlex.quote(str(folder / 'labels.xyz'))} --output network")
@@ -527,6 +536,8 @@ def _check_fit(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if arguments.cluster and arguments.members == 1:
+        raise ValueError("--cluster computes the members of a committee; give --members N, or leave it out")
     if arguments.memory is not None and not arguments.memory > 0:
         raise ValueError(f"--memory must be positive (GB), got {arguments.memory:g}")
     if arguments.hidden and min(arguments.hidden) < 1:

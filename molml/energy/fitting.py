@@ -6,6 +6,7 @@ import copy
 import os
 import sys
 import time
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -43,6 +44,7 @@ from molml.energy.selection import automatic_functions
 from molml.io import load_container, save_container
 from molml.nn import MLP
 from molml.training import Trainer, cosine, processes
+from molml.training.cluster import calls
 
 # isolated molecules have few neighbours, all near, and need fine angular detail: a short cutoff and many functions
 CUTOFF = 5.5  # Å
@@ -92,6 +94,7 @@ class _Options(NamedTuple):
     folder: Path | None
     resume: bool
     progress: bool | None
+    executor: Executor | None
 
 
 def fit(
@@ -113,6 +116,7 @@ def fit(
     directory: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
+    executor: Executor | None = None,
 ) -> Potential:
     """Fit a potential.
 
@@ -164,6 +168,10 @@ def fit(
         Go on with the run in ``directory``.
     progress : bool, optional
         Show progress bars; by default if stderr is a terminal.
+    executor : concurrent.futures.Executor, optional
+        Members of a committee are computed by it, each by itself, with the same result: by processes of this machine
+        (``ProcessPoolExecutor``), a Dask cluster (``distributed.Client(address).get_executor()``) or a queue with this
+        interface. What is written to ``directory`` is written where they run.
 
     Returns
     -------
@@ -225,6 +233,7 @@ def fit(
         folder,
         resume,
         progress,
+        executor,
     )
     start = _prepare(train, functions, options)
     metadata = {
@@ -273,14 +282,18 @@ def _networks(
     started: float,
     options: _Options,
 ) -> list[BehlerParrinello]:
-    """One after the other, each with its share of what time is left."""
-    networks: list[BehlerParrinello] = []
-    for i, base in enumerate(linear):
-        left = None
-        if minutes is not None:
-            left = max((minutes - (time.monotonic() - started) / 60.0) / (len(linear) - i), 0.02)
-        networks.append(_train(base, start, train, valid, i, left, options))
-    return networks
+    """One after the other, each with its share of what time is left, or all at a time."""
+
+    def left(i: int) -> float | None:
+        if minutes is None:
+            return None
+        rest, at_once = minutes - (time.monotonic() - started) / 60.0, options.executor is not None
+        return max(rest if at_once else rest / (len(linear) - i), 0.02)
+
+    alone = options._replace(executor=None)  # it cannot be sent
+    work = ((base, start, train, valid, i, left(i), alone) for i, base in enumerate(linear))
+    networks: dict[int, BehlerParrinello] = {i: result() for i, result in calls(options.executor, _train, work)}
+    return [networks[i] for i in range(len(linear))]
 
 
 def _check(model: str, members: int, minutes: float | None, epochs: int | None, n_functions: int | None) -> None:
@@ -333,7 +346,9 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
         solutions = [_within_limit(kernel, train, equations, best)]
     else:
         fold = folds(len(train), len(equations.gram), seed)
-        solutions = [_member(kernel, train, equations, best, fold, i) for i in range(members)]
+        work = ((functions, *_all_but(i % len(equations.gram), fold, train, equations), best) for i in range(members))
+        found: dict[int, np.ndarray] = {i: result() for i, result in calls(options.executor, _member, work)}
+        solutions = [found[i] for i in range(members)]
     for solution in solutions:
         solution[len(solution) - len(reference) :] += reference
     # a single odd structure, left out, can be predicted absurdly: the training error bounds what that may say
@@ -346,16 +361,10 @@ def _folds(members: int) -> int:
     return int(np.clip(members, 5, 10))
 
 
-def _member(
-    kernel: FeatureKernel,
-    train: StructureDataset,
-    equations: NormalEquations,
-    best: LeastSquares,
-    fold: np.ndarray,
-    member: int,
-) -> np.ndarray:
-    """Solution of a committee's member: all the data but one fold."""
-    left_out = member % len(equations.gram)
+def _all_but(
+    left_out: int, fold: np.ndarray, train: StructureDataset, equations: NormalEquations
+) -> tuple[StructureDataset, NormalEquations]:
+    """The data of all folds but one."""
     others = [f for f in range(len(equations.gram)) if f != left_out]
     part = NormalEquations(
         equations.gram[others].sum(0, keepdims=True),
@@ -364,8 +373,15 @@ def _member(
         equations.n_rows[others].sum(0, keepdims=True),
         equations.n_elements,
     )
-    solution = solve(part, energy_weights=(best.energy_weight,), ridges=(best.ridge,))
-    return _within_limit(kernel, train.subset(np.flatnonzero(fold != left_out)), part, solution)
+    return train.subset(np.flatnonzero(fold != left_out)), part
+
+
+def _member(
+    functions: SymmetryFunctions, train: StructureDataset, equations: NormalEquations, best: LeastSquares
+) -> np.ndarray:
+    """Solution of a committee's member."""
+    solution = solve(equations, energy_weights=(best.energy_weight,), ridges=(best.ridge,))
+    return _within_limit(FeatureKernel(functions), train, equations, solution)
 
 
 def _within_limit(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 import importlib
 import io
 import json
 import math
 import os
+import pickle
 import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -31,6 +34,7 @@ from molml.energy.model import Committee
 from molml.energy.plots import plot_active_learning
 from molml.energy.report import read_history
 from molml.io import load_container, write_atomic
+from molml.training.cluster import calls
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,7 +147,7 @@ def oracle_of(name: str) -> AseCalculator:
 
 def learn(
     start: Sequence[Atoms],
-    oracle: AseCalculator,
+    oracle: AseCalculator | str,
     directory: str | os.PathLike[str],
     *,
     rounds: int = 10,
@@ -161,6 +165,7 @@ def learn(
     epochs: int | None = None,
     seed: int = 0,
     resume: bool = False,
+    executor: Executor | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Learning:
     """Make a potential from as few labels as possible.
@@ -179,8 +184,9 @@ def learn(
     start : sequence of ase.Atoms
         Structures to begin with. Those whose calculator holds energy and forces are taken to be labelled; where there
         are fewer than ten, copies with random displacements of about the temperature are added.
-    oracle : ASE calculator
-        Gives energies and forces, and stresses if it can.
+    oracle : ASE calculator, or str
+        Gives energies and forces, and stresses if it can; or its name (:func:`oracle_of`), by which other processes
+        make it themselves.
     directory : path-like
     rounds : int
         Most rounds.
@@ -204,6 +210,10 @@ def learn(
     seed : int
     resume : bool
         Go on with what ``directory`` holds.
+    executor : concurrent.futures.Executor, optional
+        Simulations, labels and members of the committee are computed by it, each by itself: by processes of this
+        machine (``ProcessPoolExecutor``), a Dask cluster (``distributed.Client(address).get_executor()``) or a queue
+        with this interface. The outcome is the same.
     report : callable, optional
         Called with every round's figures: `round`, `n_labels` (that its committee knows), `threshold` (eV/Å),
         `n_walkers` (simulations), `n_taken` and `n_failed` (structures that were labelled, or failed in the oracle),
@@ -218,8 +228,9 @@ def learn(
     Raises
     ------
     ValueError
-        For settings out of range, structures that make no sense, an oracle that fails on the first structures, or a
-        run in ``directory`` that was made with other settings or that is there without ``resume``.
+        For settings out of range, structures that make no sense, an oracle that fails on the first structures or cannot
+        be sent to other processes, or a run in ``directory`` that was made with other settings or that is there without
+        ``resume``.
 
     References
     ----------
@@ -233,8 +244,9 @@ def learn(
         check_structure(atoms, f"start:{number}")
     if timestep is None:
         timestep = 0.5 if any((atoms.numbers == 1).any() for atoms in start) else 2.0
+    calculator = oracle_of(oracle) if isinstance(oracle, str) else oracle
     settings = {
-        "oracle": type(oracle).__name__,
+        "oracle": type(calculator).__name__,
         "start": StructureDataset([_bare(atoms) for atoms in start], energy_key=None, forces_key=None).hash,
         "labels": labels,
         "temperature": [float(kelvin) for kelvin in temperature],
@@ -248,14 +260,21 @@ def learn(
         "epochs": epochs,
         "seed": seed,
     }
+    given = calculator if executor is None else _packed(oracle)
     run = _Run(Path(directory), settings, resume)
-    for number in range(run.next_walker(0), max(len(start), LEAST_START)):
-        atoms = start[number] if number < len(start) else _displaced(start, run.frames, settings)
-        run.add(_labelled(atoms, oracle), {"round": 0, "walker": number})
+    total = max(len(start), LEAST_START)
+    # how far later copies are displaced follows from the first one
+    for numbers in (range(min(len(start) + 1, total)), range(total)):
+        missing = run.missing(0, numbers)
+        arguments = [
+            (start[k] if k < len(start) else _displaced(start, run.frames, k, settings), given) for k in missing
+        ]
+        for place, result in calls(executor, _labelled, arguments):
+            run.add(result(), {"round": 0, "walker": missing[place]})
     deadline = math.inf if minutes is None else started + 60.0 * minutes
     current, reason = run.first_round(), None
     while True:
-        potential = run.committee(current)
+        potential = run.committee(current, executor)
         row: dict[str, Any] = {"round": current, "n_labels": len(run.of_rounds(range(current)))}
         if test is not None:
             row |= _errors("test", potential, test)
@@ -264,7 +283,7 @@ def learn(
         elif current > rounds:
             reason = f"{rounds} rounds are done"
         else:
-            row |= _round(run, potential, oracle, current, deadline)
+            row |= _round(run, potential, given, current, deadline, executor)
         run.add_round(row)
         if report is not None:
             report(row)
@@ -298,38 +317,86 @@ def _check(
         raise ValueError(f"temperature must be one or more positive numbers of K, got {list(temperature)}")
 
 
-def _round(run: _Run, potential: Committee, oracle: AseCalculator, number: int, deadline: float) -> dict[str, Any]:
+def _packed(oracle: AseCalculator | str) -> bytes | str:
+    """What other processes make the oracle of."""
+    if isinstance(oracle, str):
+        return oracle
+    try:
+        return pickle.dumps(oracle)
+    except Exception as error:  # pickle raises what the object raises
+        raise ValueError(
+            f"the oracle {type(oracle).__name__} cannot be sent to other processes ({error}); give its name, or that "
+            'of a function that makes it, "MODULE:FACTORY"'
+        ) from error
+
+
+def _unpacked(oracle: AseCalculator | bytes | str) -> AseCalculator:
+    if isinstance(oracle, bytes):
+        return cast(AseCalculator, pickle.loads(oracle))
+    return oracle_of(oracle) if isinstance(oracle, str) else oracle
+
+
+def _round(
+    run: _Run,
+    potential: Committee,
+    oracle: AseCalculator | bytes | str,
+    number: int,
+    deadline: float,
+    executor: Executor | None,
+) -> dict[str, Any]:
     """Simulate and label; the round's figures."""
     settings = run.settings
     starts = run.of_rounds(range(number))
     scale = _force_scale(starts)
     threshold = settings["threshold"] or TOLERANCE * scale
     limits = threshold, max(threshold, DANGER * scale)
-    done, failed = run.next_walker(number), 0
-    show = sys.stderr.isatty()
-    for walker in tqdm(range(done, settings["labels"]), f"round {number}", leave=False, delay=2.0, disable=not show):
-        if time.monotonic() > deadline:
-            break
-        done = walker + 1
+    walkers = run.missing(number, range(settings["labels"]))
+    done, failed = settings["labels"] - len(walkers), 0
+    arguments, kelvins = [], []
+    for walker in walkers:
         rng = np.random.default_rng([settings["seed"], number, walker])
         atoms = _bare(starts[int(rng.integers(len(starts)))])
-        kelvin = settings["temperature"][walker % len(settings["temperature"])]
-        found = _walk(atoms, potential, limits, kelvin, settings, int(rng.integers(2**32)))
-        if found is None:
-            continue
+        kelvins.append(settings["temperature"][walker % len(settings["temperature"])])
+        arguments.append((atoms, potential, limits, kelvins[-1], settings, int(rng.integers(2**32)), oracle))
+    show = sys.stderr.isatty()
+    bar = tqdm(total=len(walkers), desc=f"round {number}", leave=False, delay=2.0, disable=not show)
+    for place, result in calls(executor, _walk_and_label, arguments):
+        if time.monotonic() > deadline:
+            break
         try:
-            labelled = _labelled(found, oracle)
+            labelled = result()
         except ValueError as error:
             failed += 1
-            warnings.warn(f"round {number}, simulation {walker}: {error}; it is left out", stacklevel=3)
-            continue
-        run.add(labelled, {"round": number, "walker": walker, "temperature": kelvin, **found.info})
+            warnings.warn(f"round {number}, simulation {walkers[place]}: {error}; it is left out", stacklevel=3)
+        else:
+            if labelled is not None:
+                run.add(labelled, {"round": number, "walker": walkers[place], "temperature": kelvins[place]})
+        done += 1
+        bar.update()
+    bar.close()
     taken = run.of_rounds([number])
     row = {"threshold": threshold, "n_walkers": done, "n_taken": len(taken), "n_failed": failed}
     if taken:
         row["time"] = float(np.mean([atoms.info["time"] for atoms in taken]))
         row |= _errors("new", potential, StructureDataset(taken))
     return row
+
+
+def _walk_and_label(
+    atoms: Atoms,
+    potential: Committee,
+    limits: tuple[float, float],
+    kelvin: float,
+    settings: dict[str, Any],
+    seed: int,
+    oracle: AseCalculator | bytes | str,
+) -> Atoms | None:
+    found = _walk(atoms, potential, limits, kelvin, settings, seed)
+    if found is None:
+        return None
+    labelled = _labelled(found, oracle)
+    labelled.info |= found.info
+    return labelled
 
 
 def _walk(
@@ -389,12 +456,12 @@ def _bare(atoms: Atoms) -> Atoms:
     return Atoms(numbers=atoms.numbers, positions=positions, cell=atoms.cell.array.round(DECIMALS), pbc=atoms.pbc)
 
 
-def _displaced(start: Sequence[Atoms], known: Sequence[Atoms], settings: dict[str, Any]) -> Atoms:
+def _displaced(start: Sequence[Atoms], known: Sequence[Atoms], number: int, settings: dict[str, Any]) -> Atoms:
     """A copy of a first structure, its atoms displaced at random by about as much as at the temperature.
 
     The energy by which the first copy lies above what it is a copy of tells how stiff the structure is.
     """
-    n, number = len(start), len(known)
+    n = len(start)
     rng = np.random.default_rng([settings["seed"], 0, number])
     size = DISPLACEMENT
     if number > n:
@@ -407,12 +474,12 @@ def _displaced(start: Sequence[Atoms], known: Sequence[Atoms], settings: dict[st
     return copy
 
 
-def _labelled(atoms: Atoms, oracle: AseCalculator) -> Atoms:
+def _labelled(atoms: Atoms, oracle: AseCalculator | bytes | str) -> Atoms:
     """The structure with labels: its own, where it has energy and forces, or the oracle's."""
     bare = _bare(atoms)
     known = getattr(atoms.calc, "results", {})
     if "energy" not in known or "forces" not in known:
-        known = _calculated(bare, oracle)
+        known = _calculated(bare, _unpacked(oracle))
     wanted = {name: known[name] for name in ("energy", "forces", "stress") if name in known}
     bare.calc = SinglePointCalculator(bare, **wanted)
     return bare
@@ -427,6 +494,9 @@ def _calculated(atoms: Atoms, oracle: AseCalculator) -> dict[str, Any]:
     consistent = "free_energy" in oracle.implemented_properties
     try:
         check_structure(atoms)
+        if hasattr(oracle, "reset"):
+            # a label must not depend on what was labelled before, in its last digits neither
+            oracle.reset()
         results = {"energy": working.get_potential_energy(force_consistent=consistent), "forces": working.get_forces()}
         if "stress" in oracle.implemented_properties and atoms.pbc.all():
             results["stress"] = working.get_stress()
@@ -437,6 +507,20 @@ def _calculated(atoms: Atoms, oracle: AseCalculator) -> dict[str, Any]:
     return results
 
 
+def _order(atoms: Atoms) -> tuple[int, int]:
+    return atoms.info["round"], atoms.info["walker"]
+
+
+def _frames_of(text: str) -> list[str]:
+    """Parts of an extended XYZ file, one per structure."""
+    lines, parts = text.splitlines(keepends=True), []
+    while lines:
+        n = int(lines[0]) + 2
+        parts.append("".join(lines[:n]))
+        lines = lines[n:]
+    return parts
+
+
 class _Run:
     """The folder of a run: whatever is added is on the disk before the call returns."""
 
@@ -444,7 +528,7 @@ class _Run:
         self.folder, self.settings = folder, settings
         self.frames: list[Atoms] = []
         self.rows: list[dict[str, Any]] = []
-        self._text = ""
+        self._texts: list[str] = []
         folder.mkdir(parents=True, exist_ok=True)
         there = folder / SETTINGS
         if not there.exists():
@@ -458,20 +542,24 @@ class _Run:
                 pairs = ", ".join(f"{name} was {before.get(name)!r} and is {settings[name]!r}" for name in changed)
                 raise ValueError(f"the run in {folder} was made with other settings: {pairs}; use those")
         if (folder / LABELS).exists():
-            self._text = (folder / LABELS).read_text(encoding="utf-8")
+            self._texts = _frames_of((folder / LABELS).read_text(encoding="utf-8"))
             self.frames = cast(list[Atoms], ase.io.read(folder / LABELS, ":", format="extxyz"))
         if (folder / ROUNDS).exists():
             self.rows = read_history(folder / ROUNDS)
 
     def add(self, atoms: Atoms, facts: dict[str, Any]) -> None:
-        """Save a label."""
-        atoms.info.update(facts)
+        """Save a label; in the file they are in order, whatever the order in which they come."""
+        # the facts first, so that lines do not depend on where the structure was found
+        atoms.info = {**facts, **atoms.info}
         text = io.StringIO()
         ase.io.write(text, atoms, format="extxyz")
-        write_atomic(self.folder / LABELS, (self._text + text.getvalue()).encode())
-        self._text += text.getvalue()
         # what is in memory is what a resumed run would read
-        self.frames.append(cast(Atoms, ase.io.read(io.StringIO(text.getvalue()), format="extxyz")))
+        frame = cast(Atoms, ase.io.read(io.StringIO(text.getvalue()), format="extxyz"))
+        place = bisect.bisect([_order(other) for other in self.frames], _order(frame))
+        texts = [*self._texts[:place], text.getvalue(), *self._texts[place:]]
+        write_atomic(self.folder / LABELS, "".join(texts).encode())
+        self._texts = texts
+        self.frames.insert(place, frame)
 
     def of_rounds(self, numbers: Sequence[int]) -> list[Atoms]:
         """Labelled structures of some rounds."""
@@ -481,11 +569,12 @@ class _Run:
         """All labels that a round's committee knows."""
         return StructureDataset(self.of_rounds(range(number)), cutoff=self.settings["cutoff"])
 
-    def next_walker(self, number: int) -> int:
-        """The first one of a round that may not have been run."""
-        return max((atoms.info["walker"] + 1 for atoms in self.of_rounds([number])), default=0)
+    def missing(self, number: int, walkers: Sequence[int]) -> list[int]:
+        """Those of a round that have no label."""
+        known = {atoms.info["walker"] for atoms in self.of_rounds([number])}
+        return [walker for walker in walkers if walker not in known]
 
-    def committee(self, number: int) -> Committee:
+    def committee(self, number: int, executor: Executor | None) -> Committee:
         """Potential fitted to the labels of all rounds before, and saved."""
         path, functions, chosen_at = self.folder / MODEL, None, 0
         data = self.dataset(number)
@@ -503,6 +592,7 @@ class _Run:
             n_functions=self.settings["n_functions"],
             epochs=self.settings["epochs"],
             seed=self.settings["seed"],
+            executor=executor,
         )
         potential = cast(Committee, fitted)
         potential.metadata["learning"] = {"round": number, "functions_from": chosen_at or len(data)}

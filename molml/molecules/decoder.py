@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast, final
+from typing import cast, final
 
 import torch
 from torch import Tensor, nn

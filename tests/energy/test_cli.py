@@ -293,6 +293,7 @@ def test_only_the_first_of_several_processes_writes(fits, data, tmp_path, monkey
         (["--memory", "0"], "--memory must be positive (GB), got 0"),
         (["--hidden", "8", "0"], "--hidden must be widths of at least 1, got 0"),
         (["--seed", "-1"], "--seed must be zero or positive"),
+        (["--cluster", "tcp://127.0.0.1:9"], "--cluster computes the members of a committee; give --members"),
         (["--resume", "--overwrite"], "exclude each other"),
         (["--energy-key", "total"], "total"),
         (["--valid", "nowhere.xyz"], "nowhere.xyz"),

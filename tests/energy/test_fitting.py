@@ -4,6 +4,8 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -165,6 +167,16 @@ def test_committee(data: StructureDataset, model: str) -> None:
     assert not same(first, second)
     assert all(e < 0.2 * s for e, s in zip(errors(potential, data), spread(data), strict=True))
     assert potential.predict(data[0]).energy_std > 0
+
+
+@pytest.mark.parametrize("model", ["linear", "network"])
+def test_other_processes_come_to_the_same_committee(data: StructureDataset, model: str, tmp_path) -> None:
+    options = {"model": model, "members": 3, "epochs": 2, **SMALL}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        potential = fit(data, executor=pool, directory=tmp_path, **options)
+    assert same(potential, fit(data, **options))
+    if model == "network":
+        assert sorted(path.name for path in tmp_path.glob("member-*")) == ["member-1", "member-2", "member-3"]
 
 
 def test_a_seed_decides_everything(data: StructureDataset) -> None:

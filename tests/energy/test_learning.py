@@ -1,7 +1,9 @@
 """Active learning: what is labelled, what is kept, when it ends."""
 
 import json
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 
 import ase.io
 import numpy as np
@@ -147,6 +149,62 @@ def test_interrupted_runs_come_to_the_same_without_a_second_label(whole, tmp_pat
         assert mine == {key: value for key, value in theirs.items() if not key.startswith("test")}
 
 
+def test_other_processes_come_to_the_same(whole, tmp_path):
+    folder, result, _ = whole
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        other = learn(start(), EMT(), tmp_path, rounds=2, executor=pool, **QUICK)
+    assert (tmp_path / "labels.xyz").read_bytes() == (folder / "labels.xyz").read_bytes()
+    assert [row["n_taken"] for row in other.rounds[:2]] == [row["n_taken"] for row in result.rounds[:2]]
+    batch = StructureDataset([hot(9)], cutoff=4.0)[0]
+    mine, theirs = other.potential.predict(batch), result.potential.predict(batch)
+    assert mine.energy == theirs.energy
+    np.testing.assert_array_equal(mine.forces_std, theirs.forces_std)
+
+
+class Backwards(Executor):
+    """Does its work at once, and hands it out last first; stops where it is told to."""
+
+    def __init__(self, stop_at=None):
+        self.count, self.stop_at, self.waiting = 0, stop_at, []
+
+    def submit(self, function, *arguments):
+        self.count += 1
+        future = Future()
+        try:
+            if self.count == self.stop_at:
+                raise KeyboardInterrupt
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+def backwards(futures):
+    return iter(sorted(futures, key=futures.get, reverse=True))
+
+
+@pytest.mark.parametrize("stop_at", [None, 5, 15])
+def test_the_order_in_which_labels_come_does_not_matter(whole, tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr("molml.training.cluster.as_completed", backwards)
+    if stop_at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            learn(start(), "emt", tmp_path, rounds=2, executor=Backwards(stop_at), **QUICK)
+        frames = ase.io.read(tmp_path / "labels.xyz", ":")
+        order = [(atoms.info["round"], atoms.info["walker"]) for atoms in frames]
+        assert order == sorted(order)
+        assert order[:3] != [(0, 0), (0, 1), (0, 2)] or stop_at > 10
+    learn(start(), "emt", tmp_path, rounds=2, executor=Backwards(), resume=stop_at is not None, **QUICK)
+    assert (tmp_path / "labels.xyz").read_bytes() == (whole[0] / "labels.xyz").read_bytes()
+
+
+def test_an_oracle_that_cannot_travel_is_refused_before_the_work(tmp_path):
+    oracle = EMT()
+    oracle.hook = lambda: None
+    with pytest.raises(ValueError, match=r"the oracle EMT cannot be sent to other processes.*give its name"):
+        learn(start(), oracle, tmp_path / "run", executor=Backwards(), **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_finished_run_can_be_prolonged_and_other_settings_are_refused(whole, tmp_path):
     with pytest.raises(ValueError, match="already holds active learning"):
         learn(start(), EMT(), whole[0], rounds=2, **QUICK)
@@ -265,3 +323,21 @@ def test_the_command_line(tmp_path, capsys):
     assert "temperature was [600.0, 900.0] and is [700.0]" in capsys.readouterr().err
     assert main(["energy", "learn", "nowhere.xyz", "--oracle", "emt", "--output", str(tmp_path / "no")]) == 1
     assert "nowhere.xyz does not exist" in capsys.readouterr().err
+
+
+def test_a_dask_cluster_comes_to_the_same(tmp_path, capsys):
+    distributed = pytest.importorskip("distributed")
+    ase.io.write(tmp_path / "start.xyz", start())
+    command = ["energy", "learn", str(tmp_path / "start.xyz"), "--oracle", "emt", "--labels", "2", "--steps", "60"]
+    command += ["--threshold", "0.001", "--members", "3", "--cutoff", "4", "--rounds", "1"]
+    assert main([*command, "--output", str(tmp_path / "here")]) == 0
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1") as local:
+        cluster = ["--cluster", local.scheduler_address]
+        assert main([*command, *cluster, "--output", str(tmp_path / "there")]) == 0
+        fitted = ["energy", "fit", str(tmp_path / "here" / "labels.xyz"), "--model", "linear", "--members", "2"]
+        assert main([*fitted, *cluster, "--output", str(tmp_path / "fit"), "--n-functions", "8"]) == 0
+    assert (tmp_path / "here" / "labels.xyz").read_bytes() == (tmp_path / "there" / "labels.xyz").read_bytes()
+    capsys.readouterr()
+    assert main([*command, "--cluster", "nowhere", "--output", str(tmp_path / "no")]) == 1
+    assert "no Dask scheduler answers at nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
