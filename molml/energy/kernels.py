@@ -12,6 +12,7 @@ atoms innermost.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -592,42 +593,117 @@ def _invariants_jvp(
                 out[first + lane, n_linear + f] = sums[f, lane]
 
 
-class _Slopes(NamedTuple):
-    """Room for the derivatives of one atom's moments and invariants."""
+class Terms(NamedTuple):
+    """Invariants as sums of products of three moments, the last of which may be a one, and what they depend on."""
 
+    columns: np.ndarray  # (n_terms, 3) moments; n_moments stands for one
+    slots: np.ndarray  # (n_terms, 3) where the derivative by each of them is summed up; the last slot is for the ones
+    value: np.ndarray  # (n_terms,)
+    start: np.ndarray  # (n_invariants + 1,) slots of invariant f: start[f] ... start[f + 1]
+    column: np.ndarray  # (n_slots,) moment that a slot is the derivative by
+
+
+@jit
+def _terms(invariants: Invariants, n_moments: int) -> Terms:
+    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
+    n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
+    n_invariants, n = n_linear + n_quadratic + n_cubic, n_linear + len(cubic_value)
+    for f in range(n_quadratic):
+        n += quadratic[f, 2]
+    columns, slots, value = np.full((n, 3), n_moments), np.empty((n, 3), np.int64), np.ones(n)
+    start, column = np.zeros(n_invariants + 1, np.int64), np.empty(3 * n, np.int64)
+    where, t, n_slots = np.empty(n_moments + 1, np.int64), 0, 0
+    for f in range(n_invariants):
+        first, n_own = t, 1
+        if n_linear <= f < n_linear + n_quadratic:
+            n_own = quadratic[f - n_linear, 2]
+        elif f >= n_linear:
+            n_own = cubic_start[f - n_linear - n_quadratic + 1] - cubic_start[f - n_linear - n_quadratic]
+        for own in range(n_own):
+            if f < n_linear:
+                columns[t, 0] = linear[f]
+            elif f < n_linear + n_quadratic:
+                columns[t, 0], columns[t, 1] = quadratic[f - n_linear, 0] + own, quadratic[f - n_linear, 1] + own
+            else:
+                place = cubic_start[f - n_linear - n_quadratic] + own
+                columns[t] = cubic_columns[place]
+                value[t] = cubic_value[place]
+            t += 1
+        for own in range(first, t):
+            for c in columns[own]:
+                where[c] = -1
+        for own in range(first, t):
+            for axis in range(3):
+                c = columns[own, axis]
+                if c < n_moments and where[c] < 0:
+                    where[c] = n_slots
+                    column[n_slots] = c
+                    n_slots += 1
+                slots[own, axis] = where[c]
+        start[f + 1] = n_slots
+    return Terms(columns, np.where(slots < 0, n_slots, slots), value, start, column[:n_slots])
+
+
+class _Slopes(NamedTuple):
+    """Room for the derivatives of the invariants of LANES atoms by the moments, and of one atom's by the vectors."""
+
+    block: np.ndarray  # (n_moments + 1, LANES): moments of the atoms, and ones
+    weights: np.ndarray  # (n_slots + 1, LANES): dB / dA
     turn: np.ndarray  # (3, room)
     harmonics: np.ndarray  # (width, room)
     turned: np.ndarray  # (3, width, room)
     moments: np.ndarray  # (n_moments, 3 room): dA / d vector, axis-major
-    rows: np.ndarray  # (n_invariants, 3 room): dB / d vector, axis-major
+    alone: np.ndarray  # (n_slots,): dB / dA of one atom
+    few: np.ndarray  # (LANES, 4 LANES): some derivatives of some invariants
+    all: np.ndarray  # (3 room, n_invariants and more): of all, zero beyond them
 
 
 @jit
-def _slopes(work: _Work, basis: Basis, n_moments: int, n_invariants: int) -> _Slopes:
+def _slopes(work: _Work, basis: Basis, n_moments: int, terms: Terms) -> _Slopes:
     width, room = (basis.degree + 1) ** 2, len(work.order)
-    return _Slopes(
+    n_invariants = len(terms.start) - 1
+    slopes = _Slopes(
+        rows(n_moments + 1, LANES),
+        rows(len(terms.column) + 1, LANES),
         np.empty((3, room)),
         np.empty((width, room)),
         np.empty((3, width, room)),
-        np.zeros((n_moments, 3 * room)),
-        np.empty((n_invariants, 3 * room)),
+        rows(n_moments, 3 * room),
+        np.empty(len(terms.column)),
+        rows(LANES, 4 * LANES),
+        rows(3 * room, (n_invariants + LANES - 1) // LANES * LANES),
     )
+    slopes.block[n_moments] = 1.0
+    return slopes
 
 
 @jit
-def _atom_jacobian(
-    i: int, pairs: Pairs, basis: Basis, invariants: Invariants, own: np.ndarray, work: _Work, slopes: _Slopes
-) -> int:
-    """Write dB / d vector of atom ``i``, whose moments are ``own``, to ``slopes.rows``.
+def _by_moments(terms: Terms, slopes: _Slopes) -> None:
+    """dB / dA of the atoms whose moments are in the block."""
+    block, weights = slopes.block, slopes.weights
+    weights[:] = 0.0
+    for t in range(len(terms.value)):
+        a, b, c = terms.columns[t, 0], terms.columns[t, 1], terms.columns[t, 2]
+        u, v, w = terms.slots[t, 0], terms.slots[t, 1], terms.slots[t, 2]
+        value = spread(terms.value[t])
+        x, y, z = load(block, a, 0), load(block, b, 0), load(block, c, 0)
+        # one after the other: they may be the same
+        store(weights, u, 0, load(weights, u, 0) + value * y * z)
+        store(weights, v, 0, load(weights, v, 0) + value * x * z)
+        store(weights, w, 0, load(weights, w, 0) + value * x * y)
 
-    Returns the number of places in use: the derivative by component ``axis`` of the vector at place k is in column
+
+@jit
+def _by_vectors(i: int, lane: int, pairs: Pairs, basis: Basis, work: _Work, terms: Terms, slopes: _Slopes) -> int:
+    """Write dB / d vector of atom ``i``, which is in this lane of the weights, to ``slopes.all``.
+
+    Returns the number of places in use: the derivative by component ``axis`` of the vector at place k is in row
     axis · places + k.
     """
     group, geometry, shell, slope = work.group, work.geometry, work.shell, work.slope
-    turn, harmonics, turned, change, rows = slopes
-    linear, quadratic, cubic_start, cubic_columns, cubic_value = invariants
-    n_scalars, width = len(basis.scalar_radial), (basis.degree + 1) ** 2
-    n_linear, n_quadratic, n_cubic = len(linear), len(quadratic), len(cubic_start) - 1
+    weights, turn, harmonics, turned = slopes.weights, slopes.turn, slopes.harmonics, slopes.turned
+    change, alone, few = slopes.moments, slopes.alone, slopes.few
+    n_scalars, width, n_invariants = len(basis.scalar_radial), (basis.degree + 1) ** 2, len(terms.start) - 1
     length = _prepare(i, pairs, basis, work)
     for axis in range(3):
         for k in range(length):
@@ -653,24 +729,38 @@ def _atom_jacobian(
                         for k in range(a, b):
                             stretched = slope[n, k] * geometry[axis, k] * harmonics[lm, k]
                             change[base + lm, place + k] = w * (stretched + shell[n, k] * turned[axis, lm, k])
-    rows[:, :total] = 0.0
-    for f in range(n_linear):
-        for k in range(total):
-            rows[f, k] = change[linear[f], k]
-    for f in range(n_quadratic):
-        target = rows[n_linear + f]
-        for t in range(quadratic[f, 2]):
-            a, b = quadratic[f, 0] + t, quadratic[f, 1] + t
-            x, y = own[a], own[b]
-            for k in range(total):
-                target[k] += x * change[b, k] + y * change[a, k]
-    for f in range(n_cubic):
-        target = rows[n_linear + n_quadratic + f]
-        for t in range(cubic_start[f], cubic_start[f + 1]):
-            a, b, c, v = cubic_columns[t, 0], cubic_columns[t, 1], cubic_columns[t, 2], cubic_value[t]
-            x, y, z = v * own[b] * own[c], v * own[a] * own[c], v * own[a] * own[b]
-            for k in range(total):
-                target[k] += x * change[a, k] + y * change[b, k] + z * change[c, k]
+    # one after the other in memory
+    n_slots = len(terms.column)
+    for s in range(n_slots):
+        alone[s] = weights[s, lane]
+    # the part of `change` that four vectors of LANES take stays near while all invariants are made from it
+    for k in range(0, total, 4 * LANES):
+        # the last ones are computed again where fewer are left
+        b, c, d = (
+            min(k + LANES, total - LANES),
+            min(k + 2 * LANES, total - LANES),
+            min(k + 3 * LANES, total - LANES),
+        )
+        for f in range(0, n_invariants, LANES):
+            for own in range(LANES):
+                first, end = 0, 0
+                if f + own < n_invariants:
+                    first, end = terms.start[f + own], terms.start[f + own + 1]
+                one, two, three, four = spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+                for s in range(first, end):
+                    w, column = spread(alone[s]), terms.column[s]
+                    one += w * load(change, column, k)
+                    two += w * load(change, column, b)
+                    three += w * load(change, column, c)
+                    four += w * load(change, column, d)
+                store(few, own, 0, one)
+                store(few, own, LANES, two)
+                store(few, own, 2 * LANES, three)
+                store(few, own, 3 * LANES, four)
+            transpose(few, 0, 0, slopes.all, k, f)
+            transpose(few, 0, LANES, slopes.all, b, f)
+            transpose(few, 0, 2 * LANES, slopes.all, c, f)
+            transpose(few, 0, 3 * LANES, slopes.all, d, f)
     return length
 
 
@@ -679,7 +769,7 @@ def _jacobian(
     atoms: np.ndarray,
     pairs: Pairs,
     basis: Basis,
-    invariants: Invariants,
+    terms: Terms,
     moments: np.ndarray,
     column: int,
     forces: np.ndarray,
@@ -687,36 +777,57 @@ def _jacobian(
 ) -> None:
     """Add dB/dr of ``atoms`` to the rows of a least-squares problem.
 
-    forces[atom, axis, column + f] gains d(sum of B_f) / d position; virial[6, column + f] the sum over pairs of
-    r_a · dB_f / d r_b in Voigt order xx yy zz yz xz xy.
+    forces[3 · atom + axis, column + f] gains d(sum of B_f) / d position; virial[6, column + f] the sum over pairs of
+    r_a · dB_f / d r_b in Voigt order xx yy zz yz xz xy. Columns up to the next multiple of LANES gain zeros.
     """
     work = _workspace(pairs, basis)
-    n_invariants = len(invariants.linear) + len(invariants.quadratic) + len(invariants.cubic_start) - 1
-    slopes = _slopes(work, basis, moments.shape[1], n_invariants)
-    rows = slopes.rows
-    for i in atoms:
-        length = _atom_jacobian(i, pairs, basis, invariants, moments[i], work, slopes)
-        for k in range(length):
-            p = work.order[k]
-            if p < 0:
-                continue
-            here, there = forces[pairs.first[p]], forces[pairs.second[p]]
-            r_x, r_y, r_z = pairs.vectors[p, 0], pairs.vectors[p, 1], pairs.vectors[p, 2]
-            for f in range(n_invariants):
-                x, y, z = rows[f, k], rows[f, length + k], rows[f, 2 * length + k]
+    slopes = _slopes(work, basis, moments.shape[1], terms)
+    rows, order = slopes.all, work.order
+    half = spread(0.5)
+    for first in range(0, len(atoms), LANES):
+        count = min(LANES, len(atoms) - first)
+        _gather(moments, atoms, first, count, slopes.block[: moments.shape[1]])
+        _by_moments(terms, slopes)
+        for lane in range(count):
+            i = atoms[first + lane]
+            length = _by_vectors(i, lane, pairs, basis, work, terms, slopes)
+            for f in range(0, rows.shape[1] if length else 0, LANES):
                 at = column + f
-                there[0, at] += x
-                there[1, at] += y
-                there[2, at] += z
-                here[0, at] -= x
-                here[1, at] -= y
-                here[2, at] -= z
-                virial[0, at] += r_x * x
-                virial[1, at] += r_y * y
-                virial[2, at] += r_z * z
-                virial[3, at] += 0.5 * (r_y * z + r_z * y)
-                virial[4, at] += 0.5 * (r_x * z + r_z * x)
-                virial[5, at] += 0.5 * (r_x * y + r_y * x)
+                here_x, here_y, here_z = spread(0.0), spread(0.0), spread(0.0)
+                xx, yy, zz, yz, xz, xy = spread(0.0), spread(0.0), spread(0.0), spread(0.0), spread(0.0), spread(0.0)
+                for k in range(length):
+                    p = order[k]
+                    if p < 0:
+                        continue
+                    x, y, z = load(rows, k, f), load(rows, length + k, f), load(rows, 2 * length + k, f)
+                    there = 3 * pairs.second[p]
+                    store(forces, there, at, load(forces, there, at) + x)
+                    store(forces, there + 1, at, load(forces, there + 1, at) + y)
+                    store(forces, there + 2, at, load(forces, there + 2, at) + z)
+                    here_x += x
+                    here_y += y
+                    here_z += z
+                    r_x, r_y, r_z = (
+                        spread(pairs.vectors[p, 0]),
+                        spread(pairs.vectors[p, 1]),
+                        spread(pairs.vectors[p, 2]),
+                    )
+                    xx += r_x * x
+                    yy += r_y * y
+                    zz += r_z * z
+                    yz += r_y * z + r_z * y
+                    xz += r_x * z + r_z * x
+                    xy += r_x * y + r_y * x
+                here = 3 * i
+                store(forces, here, at, load(forces, here, at) - here_x)
+                store(forces, here + 1, at, load(forces, here + 1, at) - here_y)
+                store(forces, here + 2, at, load(forces, here + 2, at) - here_z)
+                store(virial, 0, at, load(virial, 0, at) + xx)
+                store(virial, 1, at, load(virial, 1, at) + yy)
+                store(virial, 2, at, load(virial, 2, at) + zz)
+                store(virial, 3, at, load(virial, 3, at) + half * yz)
+                store(virial, 4, at, load(virial, 4, at) + half * xz)
+                store(virial, 5, at, load(virial, 5, at) + half * xy)
 
 
 @jit
@@ -726,24 +837,28 @@ def _pair_jacobian(
     atoms: np.ndarray,
     pairs: Pairs,
     basis: Basis,
-    invariants: Invariants,
+    terms: Terms,
     moments: np.ndarray,
     place: np.ndarray,
     block: np.ndarray,
 ) -> None:
     """Write dB / d vector of ``atoms`` to ``block``, where the pairs of atoms[k] begin in row place[k]."""
     work = _workspace(pairs, basis)
-    n_invariants = len(invariants.linear) + len(invariants.quadratic) + len(invariants.cubic_start) - 1
-    slopes = _slopes(work, basis, moments.shape[1], n_invariants)
-    for atom in range(low, high):
-        i = atoms[atom]
-        length = _atom_jacobian(i, pairs, basis, invariants, moments[i], work, slopes)
-        for k in range(length):
-            if work.order[k] >= 0:
-                row = block[place[atom] + work.order[k] - pairs.start[i]]
-                for axis in range(3):
-                    for f in range(n_invariants):
-                        row[axis, f] = slopes.rows[f, axis * length + k]
+    slopes = _slopes(work, basis, moments.shape[1], terms)
+    n_invariants = len(terms.start) - 1
+    for first in range(low, high, LANES):
+        count = min(LANES, high - first)
+        _gather(moments, atoms, first, count, slopes.block[: moments.shape[1]])
+        _by_moments(terms, slopes)
+        for lane in range(count):
+            i = atoms[first + lane]
+            length = _by_vectors(i, lane, pairs, basis, work, terms, slopes)
+            for k in range(length):
+                if work.order[k] >= 0:
+                    row = block[place[first + lane] + work.order[k] - pairs.start[i]]
+                    for axis in range(3):
+                        for f in range(n_invariants):
+                            row[axis, f] = slopes.all[axis * length + k, f]
 
 
 @jit
@@ -871,6 +986,11 @@ class FeatureKernel:
         self.numbers = np.array(self.elements)
         self._numbers = self.numbers.astype(np.float64)
 
+    @functools.cached_property
+    def _terms(self) -> list[Terms]:
+        """Invariants of each element, as their derivatives need them."""
+        return [_terms(centre.invariants, self.tables.basis.n_moments) for centre in self.tables.centres]
+
     def moments(self, near: Neighbourhood) -> np.ndarray:
         """Moments A of every atom, shape (n_atoms, n_moments)."""
         n_atoms = len(near.pairs.start) - 1
@@ -926,10 +1046,12 @@ class FeatureKernel:
         """
         centres = self.tables.centres
         width = sum(centre.n_invariants for centre in centres)
-        forces, virial = np.zeros((len(moments), 3, width)), np.zeros((6, width))
+        # the kernel adds zeros to up to LANES columns beyond its own
+        flat, strain = np.zeros((3 * len(moments), width + LANES)), np.zeros((6, width + LANES))
+        forces, virial = flat.reshape(len(moments), 3, -1)[:, :, :width], strain[:, :width]
         column = 0
-        for atoms, centre in zip(near.atoms, centres, strict=True):
-            _jacobian(atoms, near.pairs, self.tables.basis, centre.invariants, moments, column, forces, virial)
+        for e, (atoms, centre) in enumerate(zip(near.atoms, centres, strict=True)):
+            _jacobian(atoms, near.pairs, self.tables.basis, self._terms[e], moments, column, flat, strain)
             self._triple_jacobian(near, atoms, centre, column + centre.n_moment_invariants, forces, virial)
             column += centre.n_invariants
         if all(centre.combination is None for centre in centres):
@@ -948,10 +1070,10 @@ class FeatureKernel:
             One per element; the pairs of an atom lie together, atom after atom.
         """
         blocks = []
-        for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
+        for e, (atoms, centre) in enumerate(zip(near.atoms, self.tables.centres, strict=True)):
             place, members = _members(near, atoms)
             block = np.zeros((len(members), 3, centre.n_invariants))
-            tables = self.tables.basis, centre.invariants, moments
+            tables = self.tables.basis, self._terms[e], moments
             share(_pair_jacobian, len(atoms), atoms, near.pairs, *tables, place, block)
             for f in range(centre.n_moment_invariants, centre.n_invariants):
                 block[:, :, f] = self._triple_gradient(near, atoms, centre, f)[members]
