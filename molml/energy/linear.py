@@ -54,9 +54,8 @@ class LeastSquares(NamedTuple):
     ridge: float
     rmse: np.ndarray  # (3,) root mean square error of each of LABELS' rows, cross-validated
     train_rmse: np.ndarray  # (3,) the same on the training data
-    scores: list[
-        dict
-    ]  # one per tried pair: energy_weight, ridge, energy_rmse, virial_rmse (eV per √atom), forces_rmse (eV/Å)
+    # one per tried pair: energy_weight, ridge, log_score, energy_rmse, virial_rmse (eV per √atom), forces_rmse (eV/Å)
+    scores: list[dict[str, float]]
 
 
 def reference_energies(dataset: StructureDataset, elements: list[int]) -> np.ndarray:
@@ -163,9 +162,10 @@ def solve(
 ) -> LeastSquares:
     """Ridge regression; the ridge and the weight of energies against forces by cross-validation.
 
-    The score of a pair is the product of the energies' and the forces' squared errors on the folds left out, so that it
-    does not matter in what units or how well either can be fitted. Columns are scaled to unit diagonal first and the
-    reference energies are not penalised.
+    The score of a pair is the product of the energies' and the forces' squared errors on each fold left out, so
+    that it does not matter in what units or how well either can be fitted, and of all folds, so that it matters
+    little if one of them holds a structure that cannot be predicted from the others. Columns are scaled to unit
+    diagonal first and the reference energies are not penalised.
 
     Parameters
     ----------
@@ -181,21 +181,22 @@ def solve(
         energy_weights = energy_weights[:1]  # nothing to weigh against
     if total[2] and total[0] + total[1] == 0:
         raise ValueError("a linear potential needs energies or forces, got stress labels only")
-    kinds = [name for name, n in (("energy_rmse", total[0]), ("forces_rmse", total[1])) if n]
     scores: list[dict[str, float]] = []
 
     def score(energy_weight: float, tried: Sequence[float]) -> None:
         weight = np.array([energy_weight**2, 1.0, stress_weight**2])
         whole = np.tensordot(weight, gram.sum(0), 1), np.tensordot(weight, moment.sum(0), 1)
-        error = np.zeros((len(tried), 3))
+        error = np.zeros((len(tried), len(gram), 3))
         for f in range(len(gram) if len(gram) > 1 else 0):
             rest = whole[0] - np.tensordot(weight, gram[f], 1), whole[1] - np.tensordot(weight, moment[f], 1)
             for i, ridge in enumerate(tried):
                 x = _ridge(*rest, ridge, equations.n_elements)
-                error[i] += (gram[f] @ x) @ x - 2.0 * moment[f] @ x + equations.square[f]
+                error[i, f] = (gram[f] @ x) @ x - 2.0 * moment[f] @ x + equations.square[f]
         # rounding can turn a perfect fit's error negative
-        rmse = np.where(total > 0.0, np.sqrt(np.maximum(error, 1e-30) / np.maximum(total, 1.0)), 0.0)
-        for ridge, (energy, forces, virial) in zip(tried, rmse.tolist(), strict=True):
+        error = np.maximum(error, 1e-30)
+        rmse = np.where(total > 0.0, np.sqrt(error.sum(1) / np.maximum(total, 1.0)), 0.0)
+        judged = equations.n_rows[:, :2] > 0.0
+        for ridge, of_folds, (energy, forces, virial) in zip(tried, error, rmse.tolist(), strict=True):
             scores.append(
                 {
                     "energy_weight": energy_weight,
@@ -203,11 +204,12 @@ def solve(
                     "energy_rmse": energy,
                     "forces_rmse": forces,
                     "virial_rmse": virial,
+                    "log_score": float(np.log(of_folds[:, :2][judged]).sum()),
                 }
             )
 
     def best_score() -> dict[str, float]:
-        return min(scores, key=lambda score: float(np.prod([score[kind] for kind in kinds])))
+        return min(scores, key=lambda score: score["log_score"])
 
     # the two choices hardly depend on each other: first the weight at a middling ridge, then the ridge
     middle = ridges[len(ridges) // 2]

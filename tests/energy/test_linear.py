@@ -179,18 +179,45 @@ def test_scores_are_those_of_refits(structures: list[Atoms], truth: np.ndarray) 
     fold = np.random.default_rng(5).permutation(len(dataset)) % 3
     for score in found.scores:
         errors: list[list[np.ndarray]] = [[], [], []]
+        logs = 0.0
         for f in range(3):
+            before = [len(error) for error in errors]
             kept = [parts for parts, g in zip(rows, fold, strict=True) if g != f]
             x = explicit_solution(kept, score["energy_weight"], score["ridge"])
             for parts in (rows[i] for i in np.flatnonzero(fold == f)):
                 for label, (design, target) in enumerate(parts):
                     errors[label].append(design @ x - target)
+            logs += sum(np.log(np.sum(np.concatenate(errors[label][before[label] :]) ** 2)) for label in (0, 1))
         rmse = [float(np.sqrt(np.mean(np.concatenate(error) ** 2))) for error in errors]
         assert [score["energy_rmse"], score["forces_rmse"], score["virial_rmse"]] == pytest.approx(rmse, rel=1e-6)
-    best = min(found.scores, key=lambda score: score["energy_rmse"] * score["forces_rmse"])
+        assert score["log_score"] == pytest.approx(logs, rel=1e-6)
+    best = min(found.scores, key=lambda score: score["log_score"])
     assert (found.energy_weight, found.ridge) == (best["energy_weight"], best["ridge"])
     assert {score["energy_weight"] for score in found.scores} == {2.0, 20.0}
     assert {score["ridge"] for score in found.scores} == {1e-6, 1e-4, 1e-2}
+
+
+def test_a_fold_that_nothing_can_predict_does_not_decide() -> None:
+    rng = np.random.default_rng(0)
+    n_folds, width = 6, 8
+    truth = np.array([*rng.normal(size=width - 2), 0.5, 0.0])
+    gram, moment = np.zeros((n_folds, 3, width, width)), np.zeros((n_folds, 3, width))
+    square, count = np.zeros((n_folds, 3)), np.zeros((n_folds, 3))
+    for f in range(n_folds):
+        for label, n in ((0, 10), (1, 60)):
+            design = rng.normal(size=(n, width)) * (10.0 if f == 0 else 1.0)
+            # only this fold knows of the last function, which turns the sign of all that it predicts
+            known = design[:, : width - 2] @ truth[: width - 2]
+            design[:, width - 2] = -2.0 * known / truth[width - 2] if f == 0 else 0.0
+            target = design @ truth + 1e-6 * rng.normal(size=n)
+            count[f, label], square[f, label] = n, target @ target
+            moment[f, label], gram[f, label] = design.T @ target, design.T @ design
+    found = solve(NormalEquations(gram, moment, square, count, 1), ridges=(1e-8, 1e-4, 1.0))
+    assert found.ridge == 1e-8
+    np.testing.assert_allclose(found.coefficients, truth, atol=1e-4)
+    # the errors of all folds together are those of the first: it is predicted least badly if nothing is learnt
+    judged = [score for score in found.scores if score["energy_weight"] == found.energy_weight]
+    assert min(judged, key=lambda score: score["energy_rmse"] * score["forces_rmse"])["ridge"] == 1.0
 
 
 @pytest.mark.parametrize("labels", [("energy", "forces", "stress"), ("energy", "forces"), ("forces", "stress")])
