@@ -58,9 +58,12 @@ HIDDEN = (64, 64)
 LEARNING_RATE = 1e-3
 VALID_FRACTION = 0.1
 START = "start.molml"
-_ATOM_EPOCHS = 6e5  # atoms times epochs; with more, networks fit their training forces ever better and others worse
-# of the weights: a few dozen structures of validation cannot tell the good among weights that jump from step to step
+_ATOM_EPOCHS = 2e5  # atoms times epochs; with more, networks fit their training forces ever better and others worse
+# of the weights: a few dozen structures of validation cannot tell the good among weights that jump from step to step,
+# nor among epochs: one odd structure can make their squared errors least at the first, with energies far from learnt
 _AVERAGE_EPOCHS = 4.0
+# errors squared on the validation structures, to those of the linear start: a smaller rise may be that of one structure
+_FAILED = 1.5
 # energies enter gently and count in full at the end: forces say more of the form, energies of the level
 _ENERGY_FIRST = 1.0 / 15.0
 _TRUSTED_RATIO = 5.0
@@ -131,7 +134,8 @@ def fit(
         Structures with energies, forces or both. Its cutoff is used; where it has none, 5.5 Å, or 4 Å if no structure
         is periodic.
     valid : StructureDataset, optional
-        Decides which weights of the networks are best; without it a tenth of ``train`` is kept aside.
+        Tells whether the networks have learnt anything of use, without which the potential stays linear, and scales the
+        deviations of committees; without it a tenth of ``train`` is kept aside.
     model : {"network", "linear"}
     members : int
         More than one gives a committee, each member without a different part of the training data. Their standard
@@ -139,7 +143,7 @@ def fit(
     minutes : float, optional
         Most wall-clock time for everything. Where it ends the training, runs differ in the last digits.
     epochs : int, optional
-        Passes over the data per network; by default so many that 600,000 atoms are seen (30 to 300 passes).
+        Passes over the data per network; by default so many that 200,000 atoms are seen (30 to 300 passes).
     functions : SymmetryFunctions, optional
         Use these instead of choosing.
     n_functions : int, optional
@@ -464,6 +468,7 @@ def _train(
             else None
         ),
         average_epochs=_AVERAGE_EPOCHS,
+        keep="last",
         minutes=minutes,
         seed=seed + member,
         directory=folder if folder is None or members == 1 else folder / f"member-{member + 1}",
@@ -482,8 +487,8 @@ def _train(
     try:
         before = _linear_objective(trainer, judge)
         trainer.fit(featurised, None if valid is None else judge, resume=options.resume)
-        if trainer.evaluate(judge)["objective"] > before:
-            # training has not helped: the linear start is the better potential
+        if trainer.evaluate(judge)["objective"] > _FAILED * before:
+            # training has done harm: the linear start is the better potential
             _silence(potential)
     finally:
         torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, Literal, NoReturn, final
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class History(list[dict[str, Any]]):
     Attributes
     ----------
     best_epoch : int
-        Epoch whose weights were kept; 0 before the first.
+        Epoch whose weights were kept, the last one with keep="last"; 0 before the first.
     stopped_by : str or None
         "max_epochs", "patience" or "minutes"; None while training.
     """
@@ -124,6 +124,10 @@ class Trainer:
         first. Validation, `patience` and the model in the end have the averaged parameters, which are close to a
         minimum that the parameters themselves circle at the distance that the learning rate sets (Polyak and Juditsky,
         SIAM J. Control Optim. 30, 838 (1992)). Buffers are not averaged.
+    keep : {"best", "last"}
+        Which weights the model has in the end: those of the epoch with the lowest validation objective (training
+        objective without validation data), or of the last epoch, where validation data are too few to tell; "last" has
+        no `patience`.
     minutes : float, optional
         Stop when so much time has passed, also within an epoch. Time before a resume counts.
     seed : int
@@ -178,6 +182,7 @@ class Trainer:
         patience: int | None = None,
         clip_norm: float | None = None,
         average_epochs: float | None = None,
+        keep: Literal["best", "last"] = "best",
         minutes: float | None = None,
         seed: int = 0,
         directory: str | Path | None = None,
@@ -202,6 +207,10 @@ class Trainer:
         ):
             if number is not None and not 0 < number < math.inf:
                 raise ValueError(f"{name} must be positive and finite, got {number}; leave it out for no {absence}")
+        if keep not in ("best", "last"):
+            raise ValueError(f"keep must be 'best' or 'last', got {keep}")
+        if keep == "last" and patience is not None:
+            raise ValueError("patience waits for the best weights, keep='last' takes the last ones; leave one out")
         if not checkpoint_seconds >= 0:
             raise ValueError(f"checkpoint_seconds must be 0 or more, got {checkpoint_seconds}")
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -224,7 +233,7 @@ class Trainer:
         self.model, self.loss, self.optimizer, self.scheduler = model, loss, optimizer, scheduler
         self.batch_size, self.max_epochs, self.patience = batch_size, max_epochs, patience
         self.lr_schedule, self.weight_schedule, self.clip_norm = lr_schedule, weight_schedule, clip_norm
-        self.average_epochs = average_epochs
+        self.average_epochs, self.keep = average_epochs, keep
         self.minutes, self.seed, self.checkpoint_seconds = minutes, seed, checkpoint_seconds
         self.directory = None if directory is None else Path(directory)
         self.progress, self.description = progress, description
@@ -236,6 +245,7 @@ class Trainer:
             "patience": patience,
             "clip_norm": clip_norm,
             "average_epochs": average_epochs,
+            "keep": keep,
             "minutes": minutes,
             "seed": seed,
             "optimizer": type(optimizer).__name__,
@@ -252,13 +262,13 @@ class Trainer:
         self._saved_at = self._save_cost = 0.0
 
     def fit(self, train: Dataset, valid: Dataset | None = None, *, resume: bool = False) -> History:
-        """Train, and leave the best weights in the model.
+        """Train, and leave the weights that `keep` names in the model.
 
         Parameters
         ----------
         train : Dataset
         valid : Dataset, optional
-            Decides which weights are best and, with `patience`, when to stop.
+            Decides which weights are best, unless the last are kept, and, with `patience`, when to stop.
         resume : bool
             Continue from the checkpoint in `directory`, if there is one; a run that was finished is not begun again.
 
@@ -450,7 +460,7 @@ class Trainer:
             decisive = validation["objective"]
         run.seconds = self._processes.broadcast(time.monotonic() - started)
         history = run.history
-        if decisive < run.best_objective or not history.best_epoch:
+        if self.keep == "last" or decisive < run.best_objective or not history.best_epoch:
             run.best_objective, history.best_epoch = decisive, run.epoch
             with self._averaged(run):
                 run.best_weights = _copy(self.model.state_dict())

@@ -456,6 +456,14 @@ def test_early_stopping_restores_the_best_weights():
     assert model.w.item() == 1.0 - 4
 
 
+def test_the_last_weights_can_be_kept():
+    model = Parabola()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    trainer = Trainer(model, scripted([5.0, 3.0, 4.0]), optimizer, batch_size=1, max_epochs=3, keep="last")
+    assert trainer.fit(point(), point()).best_epoch == 3
+    assert model.w.item() == 1.0 - 3
+
+
 def test_without_validation_the_training_objective_decides():
     data, model = regression(), linear()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
@@ -896,11 +904,17 @@ def test_bar_in_a_terminal_unless_switched_off(capsys, monkeypatch):
         ("average_epochs", 0.0),
         ("average_epochs", math.inf),
         ("checkpoint_seconds", -1.0),
+        ("keep", "first"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value, tmp_path):
     with pytest.raises(ValueError, match=f"{name} must be .* got {value}"):
         make(tmp_path, **{name: value})
+
+
+def test_the_last_weights_are_not_waited_for(tmp_path):
+    with pytest.raises(ValueError, match="patience"):
+        make(tmp_path, keep="last")
 
 
 @pytest.mark.parametrize("config", [{"a": {1, 2}}, {"a": math.nan}])
