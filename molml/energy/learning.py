@@ -8,7 +8,6 @@ import io
 import json
 import math
 import os
-import pickle
 import sys
 import time
 import warnings
@@ -213,7 +212,7 @@ def learn(
     executor : concurrent.futures.Executor, optional
         Simulations, labels and members of the committee are computed by it, each by itself: by processes of this
         machine (``ProcessPoolExecutor``), a Dask cluster (``distributed.Client(address).get_executor()``) or a queue
-        with this interface. The outcome is the same.
+        with this interface. The outcome is the same. Threads would share an oracle that is not given by its name.
     report : callable, optional
         Called with every round's figures: `round`, `n_labels` (that its committee knows), `threshold` (eV/Å),
         `n_walkers` (simulations), `n_taken` and `n_failed` (structures that were labelled, or failed in the oracle),
@@ -244,9 +243,12 @@ def learn(
         check_structure(atoms, f"start:{number}")
     if timestep is None:
         timestep = 0.5 if any((atoms.numbers == 1).any() for atoms in start) else 2.0
-    calculator = oracle_of(oracle) if isinstance(oracle, str) else oracle
+    if executor is None:
+        oracle = _made(oracle)
+    else:
+        _check_travels(executor, oracle)
     settings = {
-        "oracle": type(calculator).__name__,
+        "oracle": _name(oracle),
         "start": StructureDataset([_bare(atoms) for atoms in start], energy_key=None, forces_key=None).hash,
         "labels": labels,
         "temperature": [float(kelvin) for kelvin in temperature],
@@ -260,14 +262,13 @@ def learn(
         "epochs": epochs,
         "seed": seed,
     }
-    given = calculator if executor is None else _packed(oracle)
     run = _Run(Path(directory), settings, resume)
     total = max(len(start), LEAST_START)
     # how far later copies are displaced follows from the first one
     for numbers in (range(min(len(start) + 1, total)), range(total)):
         missing = run.missing(0, numbers)
         arguments = [
-            (start[k] if k < len(start) else _displaced(start, run.frames, k, settings), given) for k in missing
+            (start[k] if k < len(start) else _displaced(start, run.frames, k, settings), oracle) for k in missing
         ]
         for place, result in calls(executor, _labelled, arguments):
             run.add(result(), {"round": 0, "walker": missing[place]})
@@ -283,7 +284,7 @@ def learn(
         elif current > rounds:
             reason = f"{rounds} rounds are done"
         else:
-            row |= _round(run, potential, given, current, deadline, executor)
+            row |= _round(run, potential, oracle, current, deadline, executor)
         run.add_round(row)
         if report is not None:
             report(row)
@@ -317,29 +318,29 @@ def _check(
         raise ValueError(f"temperature must be one or more positive numbers of K, got {list(temperature)}")
 
 
-def _packed(oracle: AseCalculator | str) -> bytes | str:
-    """What other processes make the oracle of."""
-    if isinstance(oracle, str):
-        return oracle
-    try:
-        return pickle.dumps(oracle)
-    except Exception as error:  # pickle raises what the object raises
-        raise ValueError(
-            f"the oracle {type(oracle).__name__} cannot be sent to other processes ({error}); give its name, or that "
-            'of a function that makes it, "MODULE:FACTORY"'
-        ) from error
-
-
-def _unpacked(oracle: AseCalculator | bytes | str) -> AseCalculator:
-    if isinstance(oracle, bytes):
-        return cast(AseCalculator, pickle.loads(oracle))
+def _made(oracle: AseCalculator | str) -> AseCalculator:
     return oracle_of(oracle) if isinstance(oracle, str) else oracle
+
+
+def _name(oracle: AseCalculator | str) -> str:
+    return type(_made(oracle)).__name__
+
+
+def _check_travels(executor: Executor, oracle: AseCalculator | str) -> None:
+    try:
+        executor.submit(_name, oracle).result()
+    except Exception as error:  # what the object, the executor or the other process raises
+        name = repr(oracle) if isinstance(oracle, str) else type(oracle).__name__
+        raise ValueError(
+            f"the oracle {name} cannot be had in other processes ({error}); give the name of one, or of a function "
+            'there that makes it, "MODULE:FACTORY"'
+        ) from error
 
 
 def _round(
     run: _Run,
     potential: Committee,
-    oracle: AseCalculator | bytes | str,
+    oracle: AseCalculator | str,
     number: int,
     deadline: float,
     executor: Executor | None,
@@ -389,7 +390,7 @@ def _walk_and_label(
     kelvin: float,
     settings: dict[str, Any],
     seed: int,
-    oracle: AseCalculator | bytes | str,
+    oracle: AseCalculator | str,
 ) -> Atoms | None:
     found = _walk(atoms, potential, limits, kelvin, settings, seed)
     if found is None:
@@ -474,12 +475,12 @@ def _displaced(start: Sequence[Atoms], known: Sequence[Atoms], number: int, sett
     return copy
 
 
-def _labelled(atoms: Atoms, oracle: AseCalculator | bytes | str) -> Atoms:
+def _labelled(atoms: Atoms, oracle: AseCalculator | str) -> Atoms:
     """The structure with labels: its own, where it has energy and forces, or the oracle's."""
     bare = _bare(atoms)
     known = getattr(atoms.calc, "results", {})
     if "energy" not in known or "forces" not in known:
-        known = _calculated(bare, _unpacked(oracle))
+        known = _calculated(bare, _made(oracle))
     wanted = {name: known[name] for name in ("energy", "forces", "stress") if name in known}
     bare.calc = SinglePointCalculator(bare, **wanted)
     return bare

@@ -183,7 +183,7 @@ def backwards(futures):
     return iter(sorted(futures, key=futures.get, reverse=True))
 
 
-@pytest.mark.parametrize("stop_at", [None, 5, 15])
+@pytest.mark.parametrize("stop_at", [None, 6, 16])
 def test_the_order_in_which_labels_come_does_not_matter(whole, tmp_path, monkeypatch, stop_at):
     monkeypatch.setattr("molml.training.cluster.as_completed", backwards)
     if stop_at is not None:
@@ -200,8 +200,11 @@ def test_the_order_in_which_labels_come_does_not_matter(whole, tmp_path, monkeyp
 def test_an_oracle_that_cannot_travel_is_refused_before_the_work(tmp_path):
     oracle = EMT()
     oracle.hook = lambda: None
-    with pytest.raises(ValueError, match=r"the oracle EMT cannot be sent to other processes.*give its name"):
-        learn(start(), oracle, tmp_path / "run", executor=Backwards(), **QUICK)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        pytest.raises(ValueError, match=r"the oracle EMT cannot be had in other processes.*give the name of one"),
+    ):
+        learn(start(), oracle, tmp_path / "run", executor=pool, **QUICK)
     assert not (tmp_path / "run").exists()
 
 
