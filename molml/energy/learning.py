@@ -358,7 +358,7 @@ def _round(
         rng = np.random.default_rng([settings["seed"], number, walker])
         atoms = _bare(starts[int(rng.integers(len(starts)))])
         kelvins.append(settings["temperature"][walker % len(settings["temperature"])])
-        arguments.append((atoms, potential, limits, kelvins[-1], settings, int(rng.integers(2**32)), oracle))
+        arguments.append((oracle, atoms, potential, limits, kelvins[-1], settings, int(rng.integers(2**32))))
     show = sys.stderr.isatty()
     bar = tqdm(total=len(walkers), desc=f"round {number}", leave=False, delay=2.0, disable=not show)
     for place, result in calls(executor, _walk_and_label, arguments):
@@ -383,16 +383,9 @@ def _round(
     return row
 
 
-def _walk_and_label(
-    atoms: Atoms,
-    potential: Committee,
-    limits: tuple[float, float],
-    kelvin: float,
-    settings: dict[str, Any],
-    seed: int,
-    oracle: AseCalculator | str,
-) -> Atoms | None:
-    found = _walk(atoms, potential, limits, kelvin, settings, seed)
+def _walk_and_label(oracle: AseCalculator | str, *walk: Any) -> Atoms | None:
+    """The structure that :func:`_walk` comes to with its own arguments, with labels."""
+    found = _walk(*walk)
     if found is None:
         return None
     labelled = _labelled(found, oracle)
