@@ -6,6 +6,7 @@ import copy
 import os
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from molml.energy.components import ComponentKernel, Components, principal_components
 from molml.energy.data import StructureDataset
 from molml.energy.features import SymmetryFunctions
 from molml.energy.guard import fit_guard
@@ -38,8 +40,10 @@ from molml.energy.model import (
     FeatureStatistics,
     LinearPotential,
     Potential,
+    QuadraticForm,
     feature_statistics,
 )
+from molml.energy.quadratic import fit_quadratic
 from molml.energy.selection import automatic_functions
 from molml.io import load_container, save_container
 from molml.nn import MLP
@@ -70,6 +74,10 @@ _TRUSTED_RATIO = 5.0
 # least change of a network's linear part: what energies count against forces, and the ridge
 _ENERGY_WEIGHT, _RIDGE = 30.0, 1e-10
 _CORRECTED = 1.1
+# what the networks are trained on: leading components, divided by their variances to this power
+_N_COMPONENTS, _WHITENING = 200, 0.2
+_SCALE = 0.25
+_INIT = 0.5
 _FEW_ATOMS = 1000  # a batch smaller than this is trained faster by one thread than by several
 
 
@@ -80,6 +88,8 @@ class _Start(NamedTuple):
     statistics: FeatureStatistics
     solutions: np.ndarray  # (n_members, n_columns); coefficients of the functions, then energies of the elements
     rmse: dict[str, float]  # cross-validated: energy (eV per atom), forces (eV/Å), stress (eV/Å³)
+    components: list[Components]  # of every element
+    quadratic: list[list[QuadraticForm]]  # of every member and element; none where the potential is linear
 
 
 class _Options(NamedTuple):
@@ -88,6 +98,7 @@ class _Options(NamedTuple):
     members: int
     epochs: int | None
     n_functions: int
+    quadratic: bool
     hidden: tuple[int, ...]
     activation: str
     memory: float
@@ -112,6 +123,7 @@ def fit(
     n_functions: int | None = None,
     hidden: tuple[int, ...] = HIDDEN,
     activation: str = "silu",
+    quadratic: bool = True,
     memory: float = 4.0,
     derivatives: Literal["auto", "keep", "compute"] = "auto",
     guard: bool = True,
@@ -124,7 +136,8 @@ def fit(
     """Fit a potential.
 
     Symmetry functions are chosen on the training data, a linear potential is solved for by cross-validated least
-    squares, and, for ``model="network"``, one network per element learns what that leaves over. Where single force
+    squares, and, for ``model="network"``, a quadratic form of the functions' principal components with it
+    (:mod:`molml.energy.quadratic`), and one network per element learns what that leaves over. Where single force
     components of the training structures are left with errors beyond eight times their root mean square, the linear
     part is changed as little as brings them back (:func:`molml.energy.linear.limit_force_errors`).
 
@@ -153,7 +166,9 @@ def fit(
         Widths of the networks' hidden layers.
     activation : str
         As in :class:`molml.energy.BehlerParrinello`. With "softplus", and functions that n2p2 has, the potential can be
-        written for n2p2 (:func:`molml.energy.n2p2.write_n2p2`), which has no "silu".
+        written for n2p2 (:func:`molml.energy.n2p2.write_n2p2`), which has no "silu"; with ``quadratic=False``.
+    quadratic : bool
+        Whether a network potential has a quadratic part, if cross-validation finds that it lowers errors.
     memory : float, GB
         How much is kept of what training reads of the structures in every epoch: first moments and functions, then, as
         far as there is room, derivatives. The rest is computed anew every time.
@@ -220,6 +235,7 @@ def fit(
         "n_functions": n_functions,
         "hidden": list(hidden),
         "activation": activation,
+        "quadratic": quadratic and model == "network",
         "cutoff": cutoff,
         "seed": seed,
     }
@@ -228,6 +244,7 @@ def fit(
         members,
         epochs,
         n_functions,
+        quadratic and model == "network",
         tuple(hidden),
         activation,
         memory,
@@ -346,7 +363,25 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     reference = reference_energies(train, functions.elements)
     equations = normal_equations(kernel, train, reference, n_folds=_folds(members), seed=seed, progress=show)
     best = solve(equations)
-    if members == 1:
+    statistics = _statistics(train, kernel)
+    components = principal_components(kernel, train, statistics)
+    more = None
+    if options.quadratic:
+        more = fit_quadratic(
+            kernel,
+            train,
+            components,
+            reference,
+            energy_weight=best.energy_weight,
+            ridge=best.ridge,
+            members=members,
+            seed=seed,
+            progress=show,
+        )
+    if more is not None:
+        # single large errors are looked for once the networks are trained
+        solutions = list(more.solutions)
+    elif members == 1:
         solutions = [_within_limit(kernel, train, equations, best)]
     else:
         fold = folds(len(train), len(equations.gram), seed)
@@ -356,8 +391,10 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     for solution in solutions:
         solution[len(solution) - len(reference) :] += reference
     # a single odd structure, left out, can be predicted absurdly: the training error bounds what that may say
-    rmse = np.minimum(best.rmse, _TRUSTED_RATIO * np.maximum(best.train_rmse, 1e-6))
-    return _Start(functions, _statistics(train, kernel), np.array(solutions), _per_atom(rmse, train))
+    judged = more or best
+    rmse = np.minimum(judged.rmse, _TRUSTED_RATIO * np.maximum(judged.train_rmse, 1e-6))
+    forms = more.forms if more is not None else []
+    return _Start(functions, statistics, np.array(solutions), _per_atom(rmse, train), components, forms)
 
 
 def _folds(members: int) -> int:
@@ -443,22 +480,29 @@ def _train(
         hidden=options.hidden,
         activation=options.activation,
         linear=[c.detach() for c in base.coefficients],
-        energy_scale=max(start.rmse["forces"] or start.rmse["energy"], 1e-3),
+        quadratic=start.quadratic[member] if start.quadratic else None,
+        energy_scale=_SCALE * max(start.rmse["forces"] or start.rmse["energy"], 1e-3),
         seed=seed + member,
         metadata=base.metadata,
     )
-    _soften(potential)
+    _silence(potential.networks)
+    projections = [own.scaled(_N_COMPONENTS, _WHITENING) for own in start.components]
+    learner = _OnComponents(
+        ComponentKernel(potential.kernel, projections, [own.mean for own in start.components]), potential, seed + member
+    )
     loss, energy_weight = _loss(train, start.rmse)
     n_atoms, n_judged = _n_atoms(train), 0 if valid is None else _n_atoms(valid)
     # one limit for both sets
     share, kept = n_atoms / (n_atoms + n_judged), options.derivatives
-    featurised = FeaturisedDataset(train, potential.kernel, memory=share * options.memory, derivatives=kept)
+    featurised = FeaturisedDataset(
+        train, learner.kernel, base=potential, memory=share * options.memory, derivatives=kept
+    )
     if epochs is None:
         epochs = int(np.clip(_ATOM_EPOCHS / n_atoms, 30, 300))
     trainer = Trainer(
-        potential,
+        learner,
         loss,
-        torch.optim.Adam([p for p in potential.parameters() if p.requires_grad], lr=LEARNING_RATE),
+        torch.optim.Adam(learner.parameters(), lr=LEARNING_RATE),
         batch_size=int(np.clip(round(100.0 * len(train) / n_atoms), 2, 8)),
         max_epochs=epochs,
         lr_schedule=cosine(),
@@ -480,7 +524,7 @@ def _train(
     judge = featurised
     if valid is not None:
         rest = (1.0 - share) * options.memory
-        judge = FeaturisedDataset(valid, potential.kernel, memory=rest, derivatives=kept)
+        judge = FeaturisedDataset(valid, learner.kernel, base=potential, memory=rest, derivatives=kept)
     threads = torch.get_num_threads()
     if trainer.batch_size * n_atoms < _FEW_ATOMS * len(train):
         torch.set_num_threads(1)
@@ -488,10 +532,11 @@ def _train(
         before = _linear_objective(trainer, judge)
         trainer.fit(featurised, None if valid is None else judge, resume=options.resume)
         if trainer.evaluate(judge)["objective"] > _FAILED * before:
-            # training has done harm: the linear start is the better potential
-            _silence(potential)
+            # training has done harm: the start is the better potential
+            _silence(learner.networks)
     finally:
         torch.set_num_threads(threads)
+    learner.copy_to(potential)
     _correct(potential, train)
     return potential.eval()
 
@@ -526,33 +571,68 @@ def _n_atoms(dataset: StructureDataset) -> int:
 
 
 def _linear_objective(trainer: Trainer, judge: FeaturisedDataset) -> float:
-    """Objective of the linear start alone."""
-    trained = copy.deepcopy(trainer.model.state_dict())
-    _silence(cast(BehlerParrinello, trainer.model))
+    """Objective of the start alone."""
+    learner = cast(_OnComponents, trainer.model)
+    trained = copy.deepcopy(learner.state_dict())
+    _silence(learner.networks)
     objective = trainer.evaluate(judge)["objective"]
-    trainer.model.load_state_dict(trained)
+    learner.load_state_dict(trained)
     return objective
 
 
-def _last_layers(potential: BehlerParrinello) -> list[nn.Linear]:
-    return [
-        [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1] for network in potential.networks
-    ]
+class _OnComponents(nn.Module):
+    """The networks of a potential while they are trained: on principal components, and without its frozen parts."""
+
+    def __init__(self, kernel: ComponentKernel, potential: BehlerParrinello, seed: int) -> None:
+        super().__init__()
+        self.kernel, self.energy_scale = kernel, potential.energy_scale
+        self.networks = nn.ModuleList()
+        for e, projection in enumerate(kernel.projections):
+            network = MLP(
+                projection.shape[1],
+                potential.hidden,
+                1,
+                activation=potential.activation,
+                seed=seed + 7919 * e,
+                dtype=torch.float64,
+            )
+            # training starts close to the frozen parts
+            with torch.no_grad():
+                for layer in network.modules():
+                    if isinstance(layer, nn.Linear):
+                        layer.weight.mul_(_INIT)
+                last = _last_layer(network)
+                last.weight.mul_(0.1)
+                last.bias.mul_(0.1)
+            self.networks.append(network)
+
+    def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Energy of every atom beside the frozen parts, eV."""
+        return [self.energy_scale * network(x).squeeze(-1) for network, x in zip(self.networks, features, strict=True)]
+
+    def copy_to(self, potential: BehlerParrinello) -> None:
+        """Make these the networks of the potential, the first layers in terms of its standardised functions."""
+        with torch.no_grad():
+            for e, (own, other) in enumerate(zip(self.networks, potential.networks, strict=True)):
+                weights = own.state_dict()
+                first = next(name for name in weights if name.endswith("weight"))
+                scale = potential.get_buffer(f"scale_{e}")
+                unscaled = torch.where(scale > 0.0, 1.0 / torch.where(scale > 0.0, scale, 1.0), 0.0)
+                weights[first] = weights[first] @ torch.from_numpy(self.kernel.projections[e]).T * unscaled
+                other.load_state_dict(weights)
 
 
-def _silence(potential: BehlerParrinello) -> None:
-    """Make the networks' output zero, which leaves the linear part."""
+def _last_layer(network: nn.Module) -> nn.Linear:
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+
+
+def _silence(networks: Iterable[nn.Module]) -> None:
+    """Make the networks' output zero, which leaves the frozen parts."""
     with torch.no_grad():
-        for layer in _last_layers(potential):
-            layer.weight.zero_()
-            layer.bias.zero_()
-
-
-def _soften(potential: BehlerParrinello) -> None:
-    """Let the networks start near zero, so that training starts at the linear potential."""
-    with torch.no_grad():
-        for layer in _last_layers(potential):
-            layer.weight.mul_(0.1)
+        for network in networks:
+            last = _last_layer(network)
+            last.weight.zero_()
+            last.bias.zero_()
 
 
 def _loss(train: StructureDataset, rmse: dict[str, float]) -> tuple[EnergyForceLoss, float]:
@@ -571,6 +651,12 @@ def _write_start(path: Path, start: _Start, config: dict[str, Any], data_hash: s
     tensors: dict[str, Tensor] = {"solutions": torch.from_numpy(start.solutions)}
     for name, parts in zip(FeatureStatistics._fields, start.statistics, strict=True):
         tensors |= {f"{name}_{e}": part for e, part in enumerate(parts)}
+    for e, own in enumerate(start.components):
+        tensors |= {f"component_{name}_{e}": torch.from_numpy(array) for name, array in own._asdict().items()}
+    for i, forms in enumerate(start.quadratic):
+        for e, form in enumerate(forms):
+            for name, array in zip(QuadraticForm._fields, form, strict=True):
+                tensors[f"{name}_{i}_{e}"] = torch.from_numpy(array)
     settings = {"features": start.functions.config, "recipe": config, "data_hash": data_hash, "rmse": start.rmse}
     save_container(path, "start", settings, tensors, {})
 
@@ -588,7 +674,16 @@ def _read_start(path: Path, config: dict[str, Any], data_hash: str) -> _Start:
     statistics = FeatureStatistics(
         *([stored.tensors[f"{name}_{e}"] for e in range(n)] for name in FeatureStatistics._fields)
     )
-    return _Start(functions, statistics, stored.tensors["solutions"].numpy(), stored.config["rmse"])
+    solutions = stored.tensors["solutions"].numpy()
+    forms = [
+        [QuadraticForm(*(stored.tensors[f"{name}_{i}_{e}"].numpy() for name in QuadraticForm._fields)) for e in range(n)]
+        for i in range(len(solutions))
+        if f"weights_{i}_0" in stored.tensors
+    ]
+    components = [
+        Components(*(stored.tensors[f"component_{name}_{e}"].numpy() for name in Components._fields)) for e in range(n)
+    ]
+    return _Start(functions, statistics, solutions, stored.config["rmse"], components, forms)
 
 
 def _shared(start: _Start | None) -> _Start:
@@ -598,9 +693,15 @@ def _shared(start: _Start | None) -> _Start:
         return start
     plain = None
     if start is not None:
-        plain = (start.functions.config, [list(part) for part in start.statistics], start.solutions, start.rmse)
-    config, statistics, solutions, rmse = cast(tuple, team.broadcast(plain))
-    return _Start(SymmetryFunctions.from_config(config), FeatureStatistics(*statistics), solutions, rmse)
+        parts = [list(part) for part in start.statistics]
+        forms = [[tuple(form) for form in member] for member in start.quadratic]
+        own = [tuple(part) for part in start.components]
+        plain = (start.functions.config, parts, start.solutions, start.rmse, own, forms)
+    config, statistics, solutions, rmse, components, forms = cast(tuple, team.broadcast(plain))
+    functions = SymmetryFunctions.from_config(config)
+    quadratic = [[QuadraticForm(*form) for form in own] for own in forms]
+    components = [Components(*own) for own in components]
+    return _Start(functions, FeatureStatistics(*statistics), solutions, rmse, components, quadratic)
 
 
 def _shown(progress: bool | None) -> bool:

@@ -90,7 +90,7 @@ def activate(x: Floats, n: int, kind: int, slope: Floats) -> None:
 
 
 class AtomNetwork(NamedTuple):
-    """Energy of the atoms of one element as arrays: linear · x + reference, and a network of x - mean.
+    """Energy of the atoms of one element as arrays: linear · x + reference, and of x - mean squares and a network.
 
     The scale of the inputs and that of the output are part of the weights. Without layers there is no network.
     """
@@ -102,6 +102,8 @@ class AtomNetwork(NamedTuple):
     activations: NDArray[np.int64]  # of every layer but the last: its place among molml.nn.activations.ACTIVATIONS
     biases: Floats  # (n_layers, widest)
     weights: Floats  # (1, n): of layer after layer, rows and their number filled up
+    directions: Floats  # (1, n): rows that are multiplied by x - mean, filled up in the same way
+    squares: Floats  # (1, n_directions) eV: of the squares of these products
 
 
 @borrowing_jit
@@ -111,12 +113,18 @@ def _filled(n: int, multiple: int) -> int:
 
 def linear_network(linear: Floats, reference: float) -> AtomNetwork:
     """Only the linear part."""
-    none = np.zeros(0, dtype=np.int64)
-    return AtomNetwork(linear, float(reference), linear, none, none, np.zeros((0, 0)), np.zeros((1, 0)))
+    none, nothing = np.zeros(0, dtype=np.int64), np.zeros((1, 0))
+    return AtomNetwork(linear, float(reference), linear, none, none, np.zeros((0, 0)), nothing, nothing, nothing)
 
 
 def atom_network(
-    network: MLP, mean: Floats, scale: Floats, linear: Floats, reference: float, energy_scale: float
+    network: MLP,
+    mean: Floats,
+    scale: Floats,
+    linear: Floats,
+    reference: float,
+    energy_scale: float,
+    quadratic: tuple[Floats, Floats] | None = None,
 ) -> AtomNetwork:
     """Take over the weights of an element's network; later changes of them have no effect on the result."""
     layers = [
@@ -129,16 +137,22 @@ def atom_network(
     names = network.activation.split()
     names = names * (len(layers) - 1) if len(names) == 1 else names
     sizes = np.array([len(mean), *(len(bias) for _, bias in layers)], dtype=np.int64)
-    biases = np.zeros((len(layers), max(_filled(n, _WIDE) for n in sizes.tolist())))
-    flat = []
-    for row, (weight, bias) in zip(biases, layers, strict=True):
+    directions, squares = quadratic or (np.zeros((0, len(mean))), np.zeros(0))
+    biases = np.zeros((len(layers), max(_filled(n, _WIDE) for n in [*sizes.tolist(), len(squares)])))
+    for row, (_, bias) in zip(biases, layers, strict=True):
         row[: len(bias)] = bias
-        m, n = weight.shape
-        wide = np.zeros((_filled(m, _OUTPUTS), _filled(n, _WIDE)))
-        wide[:m, :n] = weight
-        flat.append(wide.ravel())
+    flat = np.concatenate([_flat(weight) for weight, _ in layers])[None]
     kinds = np.array([_NAMES.index(name) for name in names], dtype=np.int64)
-    return AtomNetwork(linear.copy(), reference, mean.copy(), sizes, kinds, biases, np.concatenate(flat)[None])
+    parts = linear.copy(), reference, mean.copy(), sizes, kinds, biases, flat
+    return AtomNetwork(*parts, _flat(directions)[None], squares[None].copy())
+
+
+def _flat(weight: Floats) -> Floats:
+    """Rows of a matrix, filled up with zeros as to length and number."""
+    m, n = weight.shape
+    wide = np.zeros((_filled(m, _OUTPUTS), _filled(n, _WIDE)))
+    wide[:m, :n] = weight
+    return wide.ravel()
 
 
 @borrowing_jit
@@ -211,11 +225,28 @@ def _chunk(
     """:func:`energies_with_gradient` of the atoms from ``low`` to ``high``, as many as the chunk has."""
     sizes, weights, n_layers = network.sizes, network.weights, len(network.sizes) - 1
     n_functions, n_atoms = len(network.mean), _filled(high - low, _ATOMS)
-    # two halves, each the input of the product into the other
-    y, z = work[:_CHUNK], work[_CHUNK:]
+    # two of three parts, each the input of the product into the other
+    y, z = work[:_CHUNK], work[_CHUNK : 2 * _CHUNK]
     for a in range(n_atoms):
         for i in range(_filled(n_functions, _WIDE)):
             y[a, i] = x[low + a, i] - network.mean[i] if low + a < high and i < n_functions else 0.0
+    n_squares = network.squares.shape[1]
+    if n_squares > 0:
+        n, none = _filled(n_functions, _WIDE), work[2 * _CHUNK : 2 * _CHUNK + 1]
+        none[:] = 0.0
+        _forward(y, n_atoms, network.directions, 0, n, n_squares, none, 0, z)
+        for a in range(n_atoms):
+            total = 0.0
+            for i in range(n_squares):
+                total += network.squares[0, i] * z[a, i] * z[a, i]
+                z[a, i] *= 2.0 * network.squares[0, i]
+            if low + a < high:
+                energies[low + a] += total
+        slope = work[2 * _CHUNK :]
+        _backward(z, n_atoms, network.directions, 0, n, n_squares, slope)
+        for a in range(high - low):
+            for i in range(n_functions):
+                gradient[low + a, i] += slope[a, i]
     first = 0
     for layer in range(n_layers - 1):
         n, m = _filled(sizes[layer], _WIDE), sizes[layer + 1]
@@ -257,7 +288,7 @@ def _run(low: int, high: int, network: AtomNetwork, x: Floats, energies: Floats,
             energies[a] += x[a, i] * linear[i]
             gradient[a, i] = linear[i]
     if n_layers > 0:
-        work, slopes = rows(2 * _CHUNK, width), rows((n_layers - 1) * _CHUNK, width)
+        work, slopes = rows(3 * _CHUNK, width), rows((n_layers - 1) * _CHUNK, width)
         for start in range(low, high, _CHUNK):
             _chunk(start, min(start + _CHUNK, high), network, x, energies, gradient, work, slopes)
 

@@ -81,25 +81,55 @@ def structure_rows(
     """Design matrix and targets of one structure for each of :data:`LABELS`; no rows where the label is missing."""
     near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
     moments = kernel.moments(near)
-    values = kernel.values(near, moments)
-    n_atoms, n_elements = len(item.numbers), len(kernel.elements)
-    members = np.array([float(len(atoms)) for atoms in near.atoms])
-    sums = np.concatenate([block.sum(0) for block in values] + [members])
-    empty = np.empty((0, len(sums))), np.empty(0)
+    sums = np.concatenate([block.sum(0) for block in kernel.values(near, moments)])
+    derivatives = kernel.jacobian(near, moments) if needs_derivatives(item) else None
+    return label_rows(item, sums, near.atoms, derivatives, reference)
+
+
+def needs_derivatives(item: Structures) -> bool:
+    """Whether a structure has labels of forces or stress."""
+    return bool(item.has_forces.any()) or bool(item.has_stress[0])
+
+
+def label_rows(
+    item: Structures,
+    sums: np.ndarray,
+    atoms: Sequence[np.ndarray],
+    derivatives: tuple[np.ndarray, np.ndarray] | None,
+    reference: np.ndarray,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows of one structure from the columns summed over its atoms, and from their derivatives.
+
+    Parameters
+    ----------
+    item : Structures
+    sums : array, shape (n,)
+    atoms : sequence of array
+        Those of every element, whose numbers are the last columns.
+    derivatives : (array (n_atoms, 3, n), array (6, n)), or None
+        By positions and by strain, as :meth:`FeatureKernel.jacobian` gives them.
+    reference : array, shape (n_elements,), eV
+        Energies of the elements, taken off the targets.
+    """
+    n_atoms, n_elements = len(item.numbers), len(atoms)
+    members = np.array([float(len(own)) for own in atoms])
+    width = len(sums) + n_elements
+    empty = np.empty((0, width)), np.empty(0)
     rows = [empty, empty, empty]
     per_root = np.sqrt(float(item.weight[0]) / n_atoms)
     if bool(item.has_energy[0]):
-        rows[0] = sums[None] * per_root, np.array([float(item.energy[0]) - members @ reference]) * per_root
-    if bool(item.has_forces.any()) or bool(item.has_stress[0]):
-        by_position, by_strain = kernel.jacobian(near, moments)
+        design = np.concatenate([sums, members])[None]
+        rows[0] = design * per_root, np.array([float(item.energy[0]) - members @ reference]) * per_root
+    if derivatives is not None:
+        by_position, by_strain = derivatives
         if bool(item.has_forces.any()):
             mask = np.repeat(item.has_forces.numpy(), 3)
-            design = np.zeros((3 * n_atoms, len(sums)))
+            design = np.zeros((3 * n_atoms, width))
             design[:, :-n_elements] = -by_position.reshape(3 * n_atoms, -1)
             scale = np.sqrt(float(item.weight[0]))
             rows[1] = design[mask] * scale, item.forces.numpy().reshape(-1)[mask] * scale
         if bool(item.has_stress[0]):
-            design = np.zeros((6, len(sums)))
+            design = np.zeros((6, width))
             design[:, :-n_elements] = by_strain
             stress = item.stress[0].numpy()[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
             rows[2] = design * per_root, stress * float(item.volume[0]) * per_root
@@ -138,15 +168,15 @@ def normal_equations(
                 count[key] += len(target) * float(item.weight[0])
                 waiting.setdefault(key, []).append(design)
                 if sum(len(part) for part in waiting[key]) > _ROWS_AT_ONCE:
-                    _add_gram(gram[key], waiting.pop(key))
+                    add_gram(gram[key], waiting.pop(key))
     for key, parts in waiting.items():
-        _add_gram(gram[key], parts)
+        add_gram(gram[key], parts)
     for lower in gram.reshape(-1, width, width):
         lower += np.tril(lower, -1).T
     return NormalEquations(gram, moment, square, count, len(kernel.elements))
 
 
-def _add_gram(gram: np.ndarray, parts: list[np.ndarray]) -> None:
+def add_gram(gram: np.ndarray, parts: list[np.ndarray]) -> None:
     """Add RᵀR to the lower triangle of ``gram`` in place, R being the stacked parts."""
     rows = np.concatenate(parts)
     # BLAS is column-major: gram.T and rows.T are these arrays as they lie in memory, its upper triangle is our lower
@@ -190,7 +220,7 @@ def solve(
         for f in range(len(gram) if len(gram) > 1 else 0):
             rest = whole[0] - np.tensordot(weight, gram[f], 1), whole[1] - np.tensordot(weight, moment[f], 1)
             for i, ridge in enumerate(tried):
-                x = _ridge(*rest, ridge, equations.n_elements)
+                x = ridge_solution(*rest, ridge, equations.n_elements)
                 error[i, f] = (gram[f] @ x) @ x - 2.0 * moment[f] @ x + equations.square[f]
         # rounding can turn a perfect fit's error negative
         error = np.maximum(error, 1e-30)
@@ -218,7 +248,7 @@ def solve(
     score(best_score()["energy_weight"], [ridge for ridge in ridges if ridge != middle])
     best = best_score()
     weight = np.array([best["energy_weight"] ** 2, 1.0, stress_weight**2])
-    solution = _ridge(
+    solution = ridge_solution(
         np.tensordot(weight, gram.sum(0), 1),
         np.tensordot(weight, moment.sum(0), 1),
         best["ridge"],
@@ -326,15 +356,16 @@ def _bounded(
             break
         own, before = design[beyond], beyond
         goal = target[beyond] + bound[beyond] * np.sign(error[beyond])
-        x = _ridge(gram + _STIFFNESS * own.T @ own, _STIFFNESS * goal @ own, ridge, n_free)
+        x = ridge_solution(gram + _STIFFNESS * own.T @ own, _STIFFNESS * goal @ own, ridge, n_free)
     return x
 
 
-def _ridge(gram: np.ndarray, moment: np.ndarray, ridge: float, n_free: int) -> np.ndarray:
+def ridge_solution(gram: np.ndarray, moment: np.ndarray, ridge: float | np.ndarray, n_free: int) -> np.ndarray:
+    """Solve with a penalty on the coefficients, the last ``n_free`` excepted; columns are scaled to unit diagonal."""
     scale = np.sqrt(np.diag(gram))
     # a column that symmetry makes zero holds roundings, which must not be blown up to the size of the others
     scale[scale <= _ROUNDING * scale.max()] = 1.0
-    penalty = np.full(len(scale), ridge)
+    penalty = np.broadcast_to(ridge, scale.shape).astype(np.float64)
     penalty[len(scale) - n_free :] = 1e-13
     while True:
         scaled = gram / scale / scale[:, None]

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from molml.energy.components import ComponentKernel
 from molml.energy.data import StructureDataset, Structures, collate, pair_vectors
 from molml.energy.kernels import FeatureKernel, Neighbourhood, Pairs, neighbourhood
-from molml.energy.model import forces_and_virial, structure_energies
+from molml.energy.model import BehlerParrinello, forces_and_virial, structure_energies
 from molml.training import Term
 
 
@@ -38,7 +39,7 @@ class Featurised(NamedTuple):
     parts: list[Featurised]
 
 
-def featurise(kernel: FeatureKernel, structures: Structures, *, derivatives: bool = False) -> Featurised:
+def featurise(kernel: FeatureKernel | ComponentKernel, structures: Structures, *, derivatives: bool = False) -> Featurised:
     """Compute moments, symmetry functions and, where asked for, their derivatives."""
     near = _near(kernel, structures)
     moments = kernel.moments(near)
@@ -46,11 +47,11 @@ def featurise(kernel: FeatureKernel, structures: Structures, *, derivatives: boo
     return Featurised(structures, near, moments, kernel.values(near, moments), kept, [])
 
 
-def _near(kernel: FeatureKernel, item: Structures) -> Neighbourhood:
+def _near(kernel: FeatureKernel | ComponentKernel, item: Structures) -> Neighbourhood:
     return neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
 
 
-def pair_gradient(kernel: FeatureKernel, batch: Featurised, weights: list[np.ndarray]) -> np.ndarray:
+def pair_gradient(kernel: FeatureKernel | ComponentKernel, batch: Featurised, weights: list[np.ndarray]) -> np.ndarray:
     """d(sum of weights · features) / d(pair vectors), shape (n_pairs, 3), for weights of the features' shapes."""
     if batch.derivatives is not None:
         return kernel.stored_vjp(batch.near, batch.derivatives, weights)
@@ -62,7 +63,7 @@ def pair_gradient(kernel: FeatureKernel, batch: Featurised, weights: list[np.nda
     return np.concatenate([pair_gradient(kernel, part, list(share)) for part, share in own])
 
 
-def feature_changes(kernel: FeatureKernel, batch: Featurised, directions: np.ndarray) -> list[np.ndarray]:
+def feature_changes(kernel: FeatureKernel | ComponentKernel, batch: Featurised, directions: np.ndarray) -> list[np.ndarray]:
     """Change of the features, in their shapes, when the pair vectors move along ``directions`` (n_pairs, 3)."""
     if batch.derivatives is not None:
         return kernel.stored_jvp(batch.near, batch.derivatives, directions)
@@ -85,7 +86,9 @@ class FeaturisedDataset:
     ----------
     dataset : StructureDataset
         With the cutoff of the symmetry functions.
-    kernel : FeatureKernel
+    kernel : FeatureKernel or ComponentKernel
+    base : BehlerParrinello, optional
+        What it predicts is taken off the labels.
     memory : float, GB
         What is kept; the rest is computed anew each time.
     derivatives : {"auto", "keep", "compute"}
@@ -103,8 +106,9 @@ class FeaturisedDataset:
     def __init__(
         self,
         dataset: StructureDataset,
-        kernel: FeatureKernel,
+        kernel: FeatureKernel | ComponentKernel,
         *,
+        base: BehlerParrinello | None = None,
         memory: float = 4.0,
         derivatives: Literal["auto", "keep", "compute"] = "auto",
     ) -> None:
@@ -117,7 +121,7 @@ class FeaturisedDataset:
             raise ValueError(f"memory must be zero or more GB, got {memory:g}")
         if derivatives not in ("auto", "keep", "compute"):
             raise ValueError(f"derivatives must be 'auto', 'keep' or 'compute', got {derivatives!r}")
-        self.dataset, self.kernel = dataset, kernel
+        self.dataset, self.kernel, self.base = dataset, kernel, base
         self._keep: set[int] = set()
         self._keep_derivatives: set[int] = set()
         self._kept: dict[int, Featurised] = {}
@@ -151,7 +155,10 @@ class FeaturisedDataset:
     def __getitem__(self, index: int) -> Featurised:
         if index in self._kept:
             return self._kept[index]
-        item = featurise(self.kernel, self.dataset[index], derivatives=index in self._keep_derivatives)
+        structures = self.dataset[index]
+        if self.base is not None:
+            structures = _residual(self.base, structures)
+        item = featurise(self.kernel, structures, derivatives=index in self._keep_derivatives)
         if index in self._keep:
             self._kept[index] = item
         return item
@@ -179,6 +186,15 @@ class FeaturisedDataset:
         return Featurised(structures, near, moments, features, None, singly)
 
 
+def _residual(base: BehlerParrinello, item: Structures) -> Structures:
+    """A structure with labels that a potential's predictions are taken off."""
+    said = base.predict(item)
+    assert said.forces is not None and said.stress is not None
+    return item._replace(
+        energy=item.energy - said.energy, forces=item.forces - said.forces, stress=item.stress - said.stress
+    )
+
+
 class _PairGradient(torch.autograd.Function):
     """dE / d(pair vectors) from dE / d(features); its own gradient is the Jacobian-vector product.
 
@@ -186,7 +202,7 @@ class _PairGradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, kernel: FeatureKernel, batch: Featurised, *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, kernel: FeatureKernel | ComponentKernel, batch: Featurised, *weights: Tensor) -> Tensor:
         ctx.kernel, ctx.batch = kernel, batch
         return torch.from_numpy(pair_gradient(kernel, batch, [w.detach().numpy() for w in weights]))
 

@@ -97,6 +97,19 @@ class FeatureStatistics(NamedTuple):
     high: list[Tensor]
 
 
+class QuadraticForm(NamedTuple):
+    """Energy of an atom that is quadratic in its functions G: sum over m of weights[m] (directions[m] · (G - mean))².
+
+    Attributes
+    ----------
+    directions : ndarray, shape (n, n_functions)
+    weights : ndarray, shape (n,), eV
+    """
+
+    directions: np.ndarray
+    weights: np.ndarray
+
+
 def feature_statistics(blocks: Sequence[Sequence[np.ndarray]]) -> FeatureStatistics:
     """Statistics of a data set's features.
 
@@ -255,7 +268,8 @@ class LinearPotential(nn.Module):
 class BehlerParrinello(nn.Module):
     """One multilayer perceptron per element on standardised symmetry functions; the energy is the sum over the atoms.
 
-    An optional frozen linear part carries what least squares can explain, and the networks learn the rest.
+    Optional frozen parts, linear and quadratic in the functions, carry what least squares can explain, and the networks
+    learn the rest.
 
     Parameters
     ----------
@@ -272,6 +286,8 @@ class BehlerParrinello(nn.Module):
         For the elements whose network is built otherwise.
     linear : sequence of Tensor, shape (n_functions,), eV, optional
         Coefficients of the frozen linear part on the functions themselves, one tensor per element.
+    quadratic : sequence of QuadraticForm, optional
+        A frozen quadratic part, one form per element.
     energy_scale : float, eV
         Unit of the networks' output.
     seed : int
@@ -301,6 +317,7 @@ class BehlerParrinello(nn.Module):
         activation: str = "silu",
         exceptions: Mapping[str, tuple[Sequence[int], str]] | None = None,
         linear: Sequence[Tensor] | None = None,
+        quadratic: Sequence[QuadraticForm] | None = None,
         energy_scale: float = 1.0,
         seed: int = 0,
         metadata: dict[str, Any] | None = None,
@@ -329,6 +346,13 @@ class BehlerParrinello(nn.Module):
         _check_lengths("linear", functions, linear)
         self.linear = _frozen(linear)
         _register(self, functions, reference, statistics)
+        self.is_quadratic = quadratic is not None
+        for e, form in enumerate(quadratic or ()):
+            _check_form(form, symbols[e], functions.n_functions(symbols[e]))
+            self.register_buffer(f"directions_{e}", torch.as_tensor(form.directions, dtype=torch.float64))
+            self.register_buffer(f"quadratic_{e}", torch.as_tensor(form.weights, dtype=torch.float64))
+        if quadratic is not None and len(quadratic) != len(symbols):
+            raise ValueError(f"quadratic must hold {len(symbols)} forms, one per element, got {len(quadratic)}")
         for e in range(len(symbols)):
             std = statistics.std[e]
             # a function that hardly varied in training is left out: 1 / std would blow its noise up
@@ -371,8 +395,11 @@ class BehlerParrinello(nn.Module):
         """Energy of every atom, eV, from its features; one tensor per element on both sides."""
         energies = []
         for e, (x, network) in enumerate(zip(features, self.networks, strict=True)):
-            inputs = (x - getattr(self, f"mean_{e}")) * getattr(self, f"scale_{e}")
+            centred = x - getattr(self, f"mean_{e}")
             smooth = x @ self.linear[e] + cast(Tensor, self.reference)[e]
+            if self.is_quadratic:
+                smooth = smooth + (centred @ getattr(self, f"directions_{e}").T) ** 2 @ getattr(self, f"quadratic_{e}")
+            inputs = centred * getattr(self, f"scale_{e}")
             energies.append(smooth + self.energy_scale * network(inputs).squeeze(-1))
         return energies
 
@@ -391,6 +418,9 @@ class BehlerParrinello(nn.Module):
                     self.linear[e].numpy(),
                     float(cast(Tensor, self.reference)[e]),
                     self.energy_scale,
+                    (self.get_buffer(f"directions_{e}").numpy(), self.get_buffer(f"quadratic_{e}").numpy())
+                    if self.is_quadratic
+                    else None,
                 )
                 for e, network in enumerate(self.networks)
             ]
@@ -434,6 +464,12 @@ class BehlerParrinello(nn.Module):
             hidden=container.config["hidden"],
             activation=container.config["activation"],
             exceptions=container.config.get("exceptions"),
+            quadratic=[
+                QuadraticForm(container.tensors[f"directions_{e}"].numpy(), container.tensors[f"quadratic_{e}"].numpy())
+                for e in range(n)
+            ]
+            if "directions_0" in container.tensors
+            else None,
             energy_scale=container.config["energy_scale"],
             metadata=container.metadata,
             guard=_guard_from(container.config),
@@ -712,6 +748,15 @@ def _check_lengths(name: str, functions: SymmetryFunctions, tensors: Sequence[Te
     found = [tuple(tensor.shape) for tensor in tensors]
     if found != expected:
         raise ValueError(f"{name} must have the shapes {expected}, one per element of the functions, got {found}")
+
+
+def _check_form(form: QuadraticForm, symbol: str, n_functions: int) -> None:
+    expected = len(form.weights), n_functions
+    if np.ndim(form.weights) != 1 or np.shape(form.directions) != expected:
+        raise ValueError(
+            f"directions of {symbol} must have the shape (number of weights, number of functions) = {expected}, "
+            f"got {np.shape(form.directions)}"
+        )
 
 
 def _frozen(tensors: Sequence[Tensor]) -> nn.ParameterList:

@@ -675,8 +675,9 @@ def write_n2p2(
     Can be written: functions G1, G2, G4, G5, Compact and CompactAngle; linear potentials; networks of which all
     elements have the same depth and activations, among identity, tanh, logistic, softplus, relu, gaussian, cosine,
     reverse_logistic, exponential and square. A linear part beside the networks, as :func:`molml.energy.fit` gives it,
-    needs softplus, relu or identity, which carry it through: fit with ``activation="softplus"``. The guard at distances
-    shorter than any in the training data is left out, with a warning: fit with ``guard=False`` if it is not wanted.
+    needs softplus, relu or identity, which carry it through; a quadratic part has no counterpart: fit with
+    ``activation="softplus"`` and ``quadratic=False``. The guard at distances shorter than any in the training data is
+    left out, with a warning: fit with ``guard=False`` if it is not wanted.
 
     Parameters
     ----------
@@ -701,7 +702,7 @@ def write_n2p2(
     >>> radial = [G2("Si", 0.5, r_s) for r_s in (0.0, 2.4, 3.8)]
     >>> angular = [G4(("Si", "Si"), 0.03, zeta, lambda_) for zeta in (1, 4) for lambda_ in (-1, 1)]
     >>> functions = SymmetryFunctions({"Si": radial + angular}, cutoff=5.0, cutoff_function="cosine")
-    >>> potential = fit(train, functions=functions, activation="softplus")  # doctest: +SKIP
+    >>> potential = fit(train, functions=functions, activation="softplus", quadratic=False)  # doctest: +SKIP
     >>> write_n2p2(potential, "hdnnp-data")  # doctest: +SKIP
     """
     eV = unit_value("energy_unit", energy_unit, ENERGY_UNITS)
@@ -771,6 +772,8 @@ def _exported(potential: LinearPotential | BehlerParrinello, e: int, eV: float, 
         layers = [(linear[None, :].copy(), np.array([linear @ mean])), (np.ones((1, 1)), np.zeros(1))]
         linear = np.zeros(len(chosen))
     else:
+        if potential.is_quadratic:
+            raise ValueError("n2p2 has no counterpart of a quadratic part; fit the potential with quadratic=False")
         scale = array("scale")
         network = cast(MLP, potential.networks[e])
         layers = [

@@ -349,9 +349,9 @@ def limits(monkeypatch: pytest.MonkeyPatch, data: StructureDataset, **settings) 
     seen = []
 
     class Watched(FeaturisedDataset):
-        def __init__(self, dataset, kernel, *, memory, derivatives="auto"):
+        def __init__(self, dataset, kernel, *, memory, **settings):
             seen.append((len(dataset), memory))
-            super().__init__(dataset, kernel, memory=memory, derivatives=derivatives)
+            super().__init__(dataset, kernel, memory=memory, **settings)
 
     monkeypatch.setattr("molml.energy.fitting.FeaturisedDataset", Watched)
     fit(data, epochs=1, **settings, **SMALL)

@@ -806,6 +806,7 @@ def test_a_fitted_network_is_written(emt_crystals, tmp_path: Path) -> None:
         functions=SymmetryFunctions({"Cu": functions}, cutoff=4.5, cutoff_function="cosine"),
         hidden=(6, 5),
         activation="softplus",
+        quadratic=False,
         epochs=2,
         progress=False,
     )

@@ -1,0 +1,151 @@
+"""Principal components of the symmetry functions: what quadratic forms are made of, and what training looks at.
+
+Hundreds of functions say much the same. Their leading components say most of it in a fraction of the numbers, which
+makes an epoch several times as fast, and in directions of like size, in which gradient descent gets on. A network of
+them is a network of the functions: its first layer is multiplied out at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from molml.energy.data import StructureDataset, pair_vectors
+from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
+from molml.energy.model import FeatureStatistics
+
+_SAMPLE_ATOMS = 5000
+_INDEPENDENT = 1e-10  # of the largest eigenvalue: what is below is rounding
+
+
+class Components(NamedTuple):
+    """Principal components of the standardised functions of one element.
+
+    Attributes
+    ----------
+    directions : ndarray, shape (n_functions, n)
+        The components are (G - mean) @ directions, uncorrelated on the training atoms.
+    variances : ndarray, shape (n,)
+        Of each, largest first.
+    mean : ndarray, shape (n_functions,)
+    """
+
+    directions: np.ndarray
+    variances: np.ndarray
+    mean: np.ndarray
+
+    def scaled(self, n: int, power: float) -> np.ndarray:
+        """Directions of the first ``n``, divided by their variances to some power; 1/2 makes the variances equal.
+
+        The mean of the scaled components' variances is 1.
+        """
+        directions = self.directions[:, :n] * self.variances[:n] ** -power
+        return directions / np.sqrt(np.mean(self.variances[:n] ** (1.0 - 2.0 * power)))
+
+
+def principal_components(
+    kernel: FeatureKernel, dataset: StructureDataset, statistics: FeatureStatistics
+) -> list[Components]:
+    """Components of every element's functions, from a few thousand of its atoms.
+
+    Parameters
+    ----------
+    kernel : FeatureKernel
+    dataset : StructureDataset
+    statistics : FeatureStatistics
+        Of the functions on these structures.
+    """
+    blocks: list[list[np.ndarray]] = [[] for _ in kernel.elements]
+    for i in np.random.default_rng(0).permutation(len(dataset)).tolist():
+        item = dataset[i]
+        near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
+        for block, values in zip(blocks, kernel.values(near, kernel.moments(near)), strict=True):
+            block.append(values)
+        if all(sum(len(values) for values in block) >= _SAMPLE_ATOMS for block in blocks):
+            break
+    found = []
+    for block, mean, std in zip(blocks, statistics.mean, statistics.std, strict=True):
+        # functions that hardly varied are left out: 1 / std would blow their noise up
+        used = std.numpy() > 1e-6 * max(float(std.max()) if len(std) else 0.0, 1e-30)
+        scale = np.where(used, 1.0 / np.where(used, std.numpy(), 1.0), 0.0)
+        values = (np.concatenate(block) - mean.numpy()) * scale
+        variances, vectors = np.linalg.eigh(values.T @ values / max(len(values), 1))
+        order = np.argsort(-variances)[: len(values)]
+        order = order[variances[order] > _INDEPENDENT * max(variances.max(initial=0.0), 1e-30)]
+        if len(order):
+            directions, own = scale[:, None] * vectors[:, order], variances[order]
+        else:
+            # surroundings that never vary, or no atom at all: one component, which is zero
+            directions, own = np.zeros((len(mean), 1)), np.ones(1)
+        found.append(Components(np.ascontiguousarray(directions), own, mean.numpy().copy()))
+    return found
+
+
+class ComponentKernel:
+    """What :class:`FeatureKernel` does, for linear combinations of the functions.
+
+    Parameters
+    ----------
+    kernel : FeatureKernel
+    projections : sequence of array, shape (n_functions, n)
+        One per element.
+    means : sequence of array, shape (n_functions,)
+        Taken off the functions.
+    """
+
+    def __init__(
+        self, kernel: FeatureKernel, projections: Sequence[np.ndarray], means: Sequence[np.ndarray]
+    ) -> None:
+        self._kernel, self.projections, self._means = kernel, list(projections), list(means)
+        self.elements, self.cutoff = kernel.elements, kernel.cutoff
+
+    def moments(self, near: Neighbourhood) -> np.ndarray:
+        """As :meth:`FeatureKernel.moments`."""
+        return self._kernel.moments(near)
+
+    def values(self, near: Neighbourhood, moments: np.ndarray) -> list[np.ndarray]:
+        """As :meth:`FeatureKernel.values`."""
+        values = self._kernel.values(near, moments)
+        return [(x - mean) @ p for x, mean, p in zip(values, self._means, self.projections, strict=True)]
+
+    def vjp(self, near: Neighbourhood, moments: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
+        """As :meth:`FeatureKernel.vjp`."""
+        return self._kernel.vjp(near, moments, [w @ p.T for w, p in zip(weights, self.projections, strict=True)])
+
+    def jvp(self, near: Neighbourhood, moments: np.ndarray, directions: np.ndarray) -> list[np.ndarray]:
+        """As :meth:`FeatureKernel.jvp`."""
+        changes = self._kernel.jvp(near, moments, directions)
+        return [x @ p for x, p in zip(changes, self.projections, strict=True)]
+
+    def derivatives(self, near: Neighbourhood, moments: np.ndarray) -> list[np.ndarray]:
+        """As :meth:`FeatureKernel.derivatives`."""
+        blocks = self._kernel.derivatives(near, moments)
+        return [np.matmul(x, p) for x, p in zip(blocks, self.projections, strict=True)]
+
+    def stored_vjp(self, near: Neighbourhood, derivatives: list[np.ndarray], weights: list[np.ndarray]) -> np.ndarray:
+        """As :meth:`FeatureKernel.stored_vjp`."""
+        return self._kernel.stored_vjp(near, derivatives, weights)
+
+    def stored_jvp(
+        self, near: Neighbourhood, derivatives: list[np.ndarray], directions: np.ndarray
+    ) -> list[np.ndarray]:
+        """As :meth:`FeatureKernel.stored_jvp`."""
+        return self._kernel.stored_jvp(near, derivatives, directions)
+
+    def values_size(self, near: Neighbourhood) -> int:
+        """As :meth:`FeatureKernel.values_size`."""
+        own = sum(len(atoms) * p.shape[1] for atoms, p in zip(near.atoms, self.projections, strict=True))
+        functions = sum(len(atoms) * len(p) for atoms, p in zip(near.atoms, self.projections, strict=True))
+        return self._kernel.values_size(near) + 8 * (own - functions)
+
+    def worth_keeping(self, near: Neighbourhood) -> bool:
+        """Derivatives always are: the components are far fewer than the functions they are made of."""
+        return True
+
+    def derivatives_size(self, near: Neighbourhood) -> int:
+        """As :meth:`FeatureKernel.derivatives_size`."""
+        start = near.pairs.start
+        n_pairs = [int((start[atoms + 1] - start[atoms]).sum()) for atoms in near.atoms]
+        return sum(8 * 3 * n * p.shape[1] for n, p in zip(n_pairs, self.projections, strict=True))
