@@ -24,7 +24,7 @@ from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
 from molml.energy.linear import STRESS_WEIGHT, add_gram, folds, label_rows, needs_derivatives, ridge_solution
 from molml.energy.model import QuadraticForm
 
-RIDGES = (1e-4, 1e-6, 1e-2)  # of the products; the first is the one that numbers of components are compared with
+RIDGES = (1e-2, 1e-4, 1e-1)  # of the products; the first is the one that numbers of components are compared with
 N_FOLDS = 3
 MOST_COMPONENTS = 60
 _SHARES = (1 / 6, 1 / 3, 2 / 3, 1)

@@ -11,7 +11,13 @@ from molml.energy.features import G2, G5, FourBody, SymmetryFunctions, ThreeBody
 from molml.energy.guard import Guard
 from molml.energy.inference import activate
 from molml.energy.kernels import neighbourhood
-from molml.energy.model import BehlerParrinello, FeatureStatistics, forces_and_virial, structure_energies
+from molml.energy.model import (
+    BehlerParrinello,
+    FeatureStatistics,
+    QuadraticForm,
+    forces_and_virial,
+    structure_energies,
+)
 from molml.nn.activations import ACTIVATIONS
 
 CUTOFF = 4.0
@@ -107,6 +113,24 @@ def test_networks_of_many_atoms_are_those_of_torch(hidden):
     # more atoms of an element than go through the layers at once, and no whole multiple of what a product takes
     atoms = Atoms("H75C3O2", np.random.default_rng(0).uniform(0.0, 9.0, (80, 3)), cell=[9, 9, 9], pbc=True)
     check(network(hidden=hidden), atoms_to_structures(atoms, 3.0))
+
+
+def forms(n, n_functions):
+    rng = np.random.default_rng(n)
+    return [QuadraticForm(rng.normal(size=(n, n_functions)), rng.normal(size=n)) for _ in SYMBOLS]
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 60])
+@pytest.mark.parametrize("hidden", [(), (7, 5), (70,)])
+def test_quadratic_parts_are_those_of_torch(n, hidden, batch):
+    quadratic = forms(n, functions().n_functions("H"))
+    check(network(hidden=hidden, quadratic=quadratic), batch)
+    if n:
+        # a control: the part is there
+        plain, other = (network(hidden=hidden, quadratic=own).predict(batch).energy for own in (None, quadratic))
+        assert (plain - other).abs().max() > 1e-3
+    atoms = Atoms("H75C3O2", np.random.default_rng(0).uniform(0.0, 9.0, (80, 3)), cell=[9, 9, 9], pbc=True)
+    check(network(hidden=hidden, quadratic=quadratic), atoms_to_structures(atoms, 3.0))
 
 
 def test_linear_potentials_are_those_of_torch(batch):
