@@ -75,6 +75,12 @@ def _add_fit(actions: Any) -> None:
         help="most functions per element; by default 300, for molecules up to 1000",
     )
     action.add_argument("--hidden", metavar="N", type=int, nargs="+", help="widths of the layers (default: 64 64)")
+    action.add_argument(
+        "--quadratic",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a quadratic part beside linear part and network, if that lowers errors (default: yes)",
+    )
     action.add_argument("--memory", metavar="GB", type=float, help="for what is kept of the structures (default: 4)")
     action.add_argument(
         "--derivatives",
@@ -246,7 +252,7 @@ def run_fit(arguments: argparse.Namespace) -> int:
     sets, sources = _read_sets(arguments)
     settings: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in ("model", "members", "minutes", "epochs", "derivatives", "guard", "seed", "resume")
+        for name in ("model", "members", "minutes", "epochs", "quadratic", "derivatives", "guard", "seed", "resume")
     }
     if arguments.n_functions:
         settings["n_functions"] = arguments.n_functions

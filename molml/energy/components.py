@@ -95,9 +95,7 @@ class ComponentKernel:
         Taken off the functions.
     """
 
-    def __init__(
-        self, kernel: FeatureKernel, projections: Sequence[np.ndarray], means: Sequence[np.ndarray]
-    ) -> None:
+    def __init__(self, kernel: FeatureKernel, projections: Sequence[np.ndarray], means: Sequence[np.ndarray]) -> None:
         self._kernel, self.projections, self._means = kernel, list(projections), list(means)
         self.elements, self.cutoff = kernel.elements, kernel.cutoff
 

@@ -74,10 +74,11 @@ _TRUSTED_RATIO = 5.0
 # least change of a network's linear part: what energies count against forces, and the ridge
 _ENERGY_WEIGHT, _RIDGE = 30.0, 1e-10
 _CORRECTED = 1.1
-# what the networks are trained on: leading components, divided by their variances to this power
-_N_COMPONENTS, _WHITENING = 200, 0.2
-_SCALE = 0.25
-_INIT = 0.5
+# what the networks are trained on: leading components, divided by their variances to this power. Equal variances (1/2)
+# make the finest differences as loud as the coarsest, and errors off the training data up to 40 % larger (ethanol)
+_N_COMPONENTS, _WHITENING = 300, 0.2
+# a smooth start stays smooth: of the weights, and of the output against what least squares leaves over
+_START_WEIGHTS, _START_SCALE, _START_OUTPUT = 0.5, 0.25, 0.1
 _FEW_ATOMS = 1000  # a batch smaller than this is trained faster by one thread than by several
 
 
@@ -88,8 +89,8 @@ class _Start(NamedTuple):
     statistics: FeatureStatistics
     solutions: np.ndarray  # (n_members, n_columns); coefficients of the functions, then energies of the elements
     rmse: dict[str, float]  # cross-validated: energy (eV per atom), forces (eV/Å), stress (eV/Å³)
-    components: list[Components]  # of every element
-    quadratic: list[list[QuadraticForm]]  # of every member and element; none where the potential is linear
+    components: list[Components]  # of every element; none where the potential is linear
+    quadratic: list[list[QuadraticForm]]  # of every member and element; none without such a part
 
 
 class _Options(NamedTuple):
@@ -364,7 +365,7 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     equations = normal_equations(kernel, train, reference, n_folds=_folds(members), seed=seed, progress=show)
     best = solve(equations)
     statistics = _statistics(train, kernel)
-    components = principal_components(kernel, train, statistics)
+    components = principal_components(kernel, train, statistics) if options.config["model"] == "network" else []
     more = None
     if options.quadratic:
         more = fit_quadratic(
@@ -481,7 +482,7 @@ def _train(
         activation=options.activation,
         linear=[c.detach() for c in base.coefficients],
         quadratic=start.quadratic[member] if start.quadratic else None,
-        energy_scale=_SCALE * max(start.rmse["forces"] or start.rmse["energy"], 1e-3),
+        energy_scale=_START_SCALE * max(start.rmse["forces"] or start.rmse["energy"], 1e-3),
         seed=seed + member,
         metadata=base.metadata,
     )
@@ -600,10 +601,10 @@ class _OnComponents(nn.Module):
             with torch.no_grad():
                 for layer in network.modules():
                     if isinstance(layer, nn.Linear):
-                        layer.weight.mul_(_INIT)
+                        layer.weight.mul_(_START_WEIGHTS)
                 last = _last_layer(network)
-                last.weight.mul_(0.1)
-                last.bias.mul_(0.1)
+                last.weight.mul_(_START_OUTPUT)
+                last.bias.mul_(_START_OUTPUT)
             self.networks.append(network)
 
     def atomic_energies(self, features: Sequence[Tensor]) -> list[Tensor]:
@@ -676,12 +677,17 @@ def _read_start(path: Path, config: dict[str, Any], data_hash: str) -> _Start:
     )
     solutions = stored.tensors["solutions"].numpy()
     forms = [
-        [QuadraticForm(*(stored.tensors[f"{name}_{i}_{e}"].numpy() for name in QuadraticForm._fields)) for e in range(n)]
+        [
+            QuadraticForm(*(stored.tensors[f"{name}_{i}_{e}"].numpy() for name in QuadraticForm._fields))
+            for e in range(n)
+        ]
         for i in range(len(solutions))
         if f"weights_{i}_0" in stored.tensors
     ]
     components = [
-        Components(*(stored.tensors[f"component_{name}_{e}"].numpy() for name in Components._fields)) for e in range(n)
+        Components(*(stored.tensors[f"component_{name}_{e}"].numpy() for name in Components._fields))
+        for e in range(n)
+        if f"component_mean_{e}" in stored.tensors
     ]
     return _Start(functions, statistics, solutions, stored.config["rmse"], components, forms)
 

@@ -39,7 +39,9 @@ class Featurised(NamedTuple):
     parts: list[Featurised]
 
 
-def featurise(kernel: FeatureKernel | ComponentKernel, structures: Structures, *, derivatives: bool = False) -> Featurised:
+def featurise(
+    kernel: FeatureKernel | ComponentKernel, structures: Structures, *, derivatives: bool = False
+) -> Featurised:
     """Compute moments, symmetry functions and, where asked for, their derivatives."""
     near = _near(kernel, structures)
     moments = kernel.moments(near)
@@ -63,7 +65,9 @@ def pair_gradient(kernel: FeatureKernel | ComponentKernel, batch: Featurised, we
     return np.concatenate([pair_gradient(kernel, part, list(share)) for part, share in own])
 
 
-def feature_changes(kernel: FeatureKernel | ComponentKernel, batch: Featurised, directions: np.ndarray) -> list[np.ndarray]:
+def feature_changes(
+    kernel: FeatureKernel | ComponentKernel, batch: Featurised, directions: np.ndarray
+) -> list[np.ndarray]:
     """Change of the features, in their shapes, when the pair vectors move along ``directions`` (n_pairs, 3)."""
     if batch.derivatives is not None:
         return kernel.stored_jvp(batch.near, batch.derivatives, directions)

@@ -100,7 +100,7 @@ def fit_quadratic(
         Of every element's functions.
     reference : array, shape (n_elements,), eV
     energy_weight, ridge : float
-        Weight of energies against forces, and penalty of the functions, as :func:`molml.energy.linear.solve` found them.
+        Weight of energies against forces, and penalty of the functions: those of :func:`molml.energy.linear.solve`.
     n_components : int
         Most principal components of each element.
     members : int

@@ -112,7 +112,8 @@ def test_an_element_that_no_structure_holds_has_one_component_that_is_zero(kerne
 @pytest.mark.parametrize("activation", ["silu", "softplus"])
 def test_trained_networks_are_networks_of_the_functions(activation, dataset, kernel, statistics, components):
     linear = [torch.randn(FUNCTIONS.n_functions(s), dtype=torch.float64) for s in "HO"]
-    potential = BehlerParrinello(FUNCTIONS, statistics, [-1.0, 2.0], hidden=(5, 4), activation=activation, linear=linear)
+    options = {"hidden": (5, 4), "activation": activation, "linear": linear}
+    potential = BehlerParrinello(FUNCTIONS, statistics, [-1.0, 2.0], **options)
     _silence(potential.networks)
     projections = [own.scaled(3, 0.2) for own in components]
     learner = _OnComponents(ComponentKernel(kernel, projections, [c.mean for c in components]), potential, seed=1)
