@@ -28,6 +28,7 @@ RIDGES = (1e-2, 1e-4, 1e-1)  # of the products; the first is the one that number
 N_FOLDS = 3
 MOST_COMPONENTS = 60
 _SHARES = (1 / 6, 1 / 3, 2 / 3, 1)
+_LEAST_LABELS = 1000  # with fewer, cross-validation finds by chance what makes new structures worse
 _LABELS_PER_COLUMN = 2.0
 _MATRICES = 4e9  # bytes of all normal matrices: there are no more components than fit in it
 _ROWS_AT_ONCE = 2000
@@ -114,6 +115,8 @@ def fit_quadratic(
     """
     n_folds = min(N_FOLDS if members == 1 else int(np.clip(members, 5, 10)), len(dataset))
     n_labels = sum(int(dataset[i].has_energy.sum() + 3 * dataset[i].has_forces.sum()) for i in range(len(dataset)))
+    if n_labels < _LEAST_LABELS:
+        return None
     most = min(n_labels / _LABELS_PER_COLUMN, (_MATRICES / (8 * (n_folds + 5))) ** 0.5)
     layout = _layout(components, n_components, most)
     if not layout.n_products or n_folds < 2:

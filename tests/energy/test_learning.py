@@ -100,8 +100,10 @@ def test_what_it_labels_is_what_its_committee_is_unsure_of(whole):
     assert {atoms.info["temperature"] for atoms in taken} <= {500.0, 2000.0}
 
 
-def test_labels_make_it_better(tmp_path):
+def test_labels_make_it_better(tmp_path, monkeypatch):
     """On the mean over four runs: where so few structures are learned, chance can make a single one worse."""
+    # with functions chosen from few candidates, what the errors are is chance
+    monkeypatch.setattr("molml.energy.fitting.automatic_functions", automatic_functions)
     test = StructureDataset([hot(seed) for seed in range(20)])
     options = {**QUICK, "labels": 12}
     runs = [learn(start(), EMT(), tmp_path / str(seed), rounds=2, test=test, seed=seed, **options) for seed in range(4)]

@@ -107,6 +107,11 @@ def test_rows_times_coefficients_are_what_a_potential_says(structures, statistic
     assert stresses > 2
 
 
+@pytest.fixture(autouse=True)
+def few_labels_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("molml.energy.quadratic._LEAST_LABELS", 100)
+
+
 def solve(dataset: StructureDataset, components: list[Components], **options) -> QuadraticSolution | None:
     return fit_quadratic(KERNEL, dataset, components, NONE, energy_weight=3.0, ridge=1e-11, **options)
 
@@ -173,5 +178,9 @@ def test_columns_are_limited(components):
     assert _layout(components, 5, 10).n_products == 0
 
 
-def test_too_few_labels_leave_the_potential_linear(structures, components, truth):
-    assert solve(labelled(structures[:2], truth), components) is None
+def test_too_few_labels_leave_the_potential_linear(structures, components, truth, monkeypatch):
+    dataset = labelled(structures, truth)
+    n_labels = sum(1 + 3 * len(atoms) for atoms in structures)
+    for least, found in ((n_labels, True), (n_labels + 1, False)):
+        monkeypatch.setattr("molml.energy.quadratic._LEAST_LABELS", least)
+        assert (solve(dataset, components, n_components=3) is not None) == found
