@@ -1,6 +1,6 @@
 """Errors on the test files of public data sets, with nothing but the defaults, beside published numbers.
 
-    python benchmarks/energy/accuracy.py DATA_FOLDER [--model linear|network] [--minutes M] [--systems Si Mo …]
+    python benchmarks/energy/accuracy.py DATA_FOLDER [--model linear|network] [--minutes M] [--seed S] [--systems Si Mo …]
 
 The folder holds mlearn/{Li,Si,Mo,Cu}_{train,test}.xyz.xz and rmd17/rmd17_{molecule}_01.npz; what is not there is
 skipped by name. Test structures are read after the fit and decide nothing. One thread.
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", choices=("linear", "network"), default="linear")
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--systems", nargs="+", default=list(PUBLISHED), choices=list(PUBLISHED))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -64,9 +65,9 @@ def main() -> None:
         train, valid, test = found
         if valid is None and arguments.model == "network":
             # as fit would by itself; here so that the last column is about structures trained on
-            train, valid = train.split(VALID_FRACTION, 0)
+            train, valid = train.split(VALID_FRACTION, arguments.seed)
         started = time.process_time()
-        potential = fit(train, valid, model=arguments.model, minutes=arguments.minutes)
+        potential = fit(train, valid, model=arguments.model, minutes=arguments.minutes, seed=arguments.seed)
         seconds = time.process_time() - started
         inside, metrics = evaluate(potential, train).metrics, evaluate(potential, StructureDataset(test)).metrics
         figures = [1e3 * metrics[name] for name in ("energy_rmse", "energy_mae", "forces_rmse", "forces_mae")]

@@ -3,8 +3,10 @@
     python benchmarks/energy/speed.py PATH_TO_n2p2_POTENTIAL_FOLDER
 
 The folder holds n2p2's input.nn and input.data(.xz) of its RPBE-D3 water potential. Times are CPU seconds, the least of
-several rounds, neighbour list included where named. The last lines compare the functions that need no pairs of
+several rounds, neighbour list included where named. Lines on operations compare the functions that need no pairs of
 neighbours with the machine: how many floating-point operations they take, and how many it does in registers alone.
+Where TorchANI is installed (`pip install --no-deps torchani`), it computes the same box last: its 384 functions of the
+ANI-1x kind, float32, energy and forces with its cell list, the same small networks.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from molml.energy.kernels import FeatureKernel, neighbourhood
 from molml.energy.lanes import LANES, across, spread
 from molml.energy.model import BehlerParrinello, feature_statistics
 from molml.energy.selection import candidates
+from molml.nn import MLP
 
 
 def read_box(folder: Path) -> Atoms:
@@ -141,6 +144,29 @@ def measure(name: str, functions: SymmetryFunctions, atoms: Atoms) -> None:
         print(f"  {per_pair:.0f} operations per pair; {100 * share:.0f} % of the {rate / 1e9:.0f} Gflop/s of a core")
 
 
+def measure_torchani(atoms: Atoms) -> None:
+    """Print µs per atom of energy and forces by TorchANI."""
+    try:
+        from torchani.aev import AEVComputer
+    except ImportError:
+        print("\nTorchANI: skipped, not installed")
+        return
+    functions = AEVComputer.like_1x(neighborlist="cell_list")
+    places = {1: 0, 6: 1, 7: 2, 8: 3}
+    species = torch.tensor([[places[z] for z in atoms.numbers]])
+    networks = [MLP(384, (25, 25), 1, activation="tanh", seed=0, dtype=torch.float32) for _ in places]
+    cell = torch.tensor(atoms.cell.array, dtype=torch.float32)
+
+    def work() -> None:
+        positions = torch.tensor(atoms.get_positions(wrap=True)[None], dtype=torch.float32, requires_grad=True)
+        values = functions(species, positions, cell, torch.tensor(atoms.pbc))[0]
+        energy = torch.stack([network(values[species[0] == e]).sum() for e, network in enumerate(networks)]).sum()
+        torch.autograd.grad(energy, positions)
+
+    print(f"\nTorchANI: 384 functions, cutoffs 5.2 and 3.5 Å, float32\n  {'energy + forces':<40} ", end="")
+    print(f"{1e6 / len(atoms) * least(work):8.1f} µs/atom")
+
+
 def main() -> None:
     """Measure n2p2's functions and molml's default kind on the same box."""
     if len(sys.argv) != 2:
@@ -166,6 +192,7 @@ def main() -> None:
         some = [grid[i] for i in sorted(rng.permutation(len(grid))[:n])]
         measure(f"molml's kind, {n} of the default grid", SymmetryFunctions(
             {"H": some, "O": some}, cutoff=radius), atoms)  # fmt: skip
+    measure_torchani(atoms)
 
 
 if __name__ == "__main__":
