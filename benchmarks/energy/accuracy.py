@@ -1,6 +1,6 @@
 """Errors on the test files of public data sets, with nothing but the defaults, beside published numbers.
 
-    python benchmarks/energy/accuracy.py DATA_FOLDER [--model linear|network] [--minutes M] [--seed S] [--systems Si Mo …]
+    python benchmarks/energy/accuracy.py DATA_FOLDER [--model linear|network] [--minutes M] [--seed S] [--systems Si …]
 
 The folder holds mlearn/{Li,Si,Mo,Cu}_{train,test}.xyz.xz and rmd17/rmd17_{molecule}_01.npz; what is not there is
 skipped by name. Test structures are read after the fit and decide nothing. One thread.
