@@ -17,6 +17,8 @@ from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
 from molml.energy.model import FeatureStatistics
 
 _SAMPLE_ATOMS = 5000
+# of a usual training; and operations for a multiplication of moments and its two derivatives
+_EPOCHS, _PRODUCT_COST = 30, 12
 _INDEPENDENT = 1e-10  # of the largest eigenvalue: what is below is rounding
 
 
@@ -139,8 +141,14 @@ class ComponentKernel:
         return self._kernel.values_size(near) + 8 * (own - functions)
 
     def worth_keeping(self, near: Neighbourhood) -> bool:
-        """Derivatives always are: the components are far fewer than the functions they are made of."""
-        return True
+        """Whether training reads derivatives faster than it multiplies by them anew, their computation included."""
+        n_pairs = np.diff(near.pairs.start)
+        kept, anew = 0.0, _PRODUCT_COST * self._kernel.n_products(near)
+        for atoms, p in zip(near.atoms, self.projections, strict=True):
+            n_functions, n = p.shape
+            kept += 3.0 * n * int(n_pairs[atoms].sum()) * (2.0 + n_functions / _EPOCHS)
+            anew += 2.0 * n * n_functions * len(atoms)
+        return kept < anew
 
     def derivatives_size(self, near: Neighbourhood) -> int:
         """As :meth:`FeatureKernel.derivatives_size`."""

@@ -171,13 +171,14 @@ def fit(
     quadratic : bool
         Whether a network potential has a quadratic part, if cross-validation finds that it lowers errors.
     memory : float, GB
-        How much is kept of what training reads of the structures in every epoch: first moments and functions, then, as
-        far as there is room, derivatives. The rest is computed anew every time.
+        How much is kept of what training reads of the structures in every epoch: first moments and components of the
+        functions, then, as far as there is room, derivatives. The rest is computed anew every time. The least squares
+        before it take up to 4 GB.
     derivatives : {"auto", "keep", "compute"}
-        Whether derivatives of the functions by the positions, 24 bytes for every function of every neighbour, are kept
-        or their products computed anew, with the same result to rounding. "auto" keeps them where reading them is
-        clearly faster: for functions that visit every pair of neighbours (G4, G5 with a fractional zeta), and for small
-        molecules. "keep" pays in long runs, too: computing them takes as long as about a hundred epochs save.
+        Whether derivatives of the components by the positions, 24 bytes for every component of every neighbour, are
+        kept or their products computed anew, with the same result to rounding. "auto" keeps them where that is faster
+        in a run of usual length: for functions that visit every pair of neighbours (G4, G5 with a fractional zeta), and
+        for molecules, where many functions see few neighbours.
     guard : bool
         Add a repulsion below the shortest distances of the data, where it is exactly zero
         (:func:`molml.energy.guard.fit_guard`).

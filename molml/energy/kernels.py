@@ -1088,16 +1088,19 @@ class FeatureKernel:
         # a pair: first, second, the neighbour's element, its vector and the offset of its cell; an atom: three numbers
         return 8 * (values + n_atoms * (self.tables.basis.n_moments + 3) + 9 * n_pairs)
 
-    def worth_keeping(self, near: Neighbourhood) -> bool:
-        """Whether derivatives hold fewer numbers than a product with them takes multiplications when computed anew."""
-        start, numbers, products = near.pairs.start, 0, 0
+    def n_products(self, near: Neighbourhood) -> int:
+        """Multiplications that the functions take beside their moments, as a measure of their cost."""
+        start, products = near.pairs.start, 0
         for atoms, centre in zip(near.atoms, self.tables.centres, strict=True):
             counts = start[atoms + 1] - start[atoms]
-            numbers += int(counts.sum()) * centre.n_functions
             products += len(atoms) * (int(centre.invariants.quadratic[:, 2].sum()) + len(centre.invariants.cubic_value))
             triples = centre.n_invariants - centre.n_moment_invariants
             products += int((counts * (counts - 1) // 2).sum()) * triples
-        return products > numbers
+        return products
+
+    def worth_keeping(self, near: Neighbourhood) -> bool:
+        """Whether derivatives hold fewer numbers than a product with them takes multiplications when computed anew."""
+        return self.n_products(near) > self.derivatives_size(near) // 24
 
     def derivatives_size(self, near: Neighbourhood) -> int:
         """Bytes that :meth:`derivatives` takes."""
