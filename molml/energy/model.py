@@ -478,7 +478,7 @@ class BehlerParrinello(nn.Module):
         return model.eval()
 
     def __repr__(self) -> str:
-        return _describe(self, f", hidden={self.hidden}")
+        return _describe(self, f", {'linear and quadratic parts, ' if self.is_quadratic else ''}hidden={self.hidden}")
 
 
 Member = LinearPotential | BehlerParrinello
