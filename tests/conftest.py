@@ -1,10 +1,14 @@
 import os
+import signal
 
 import pytest
 
 # before torch, matplotlib and hypothesis are imported: small tensors on one thread are fastest, figures need no screen
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# jobs in the background begin with Ctrl-C ignored, which tests of it cannot do with
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import settings  # noqa: E402
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -40,14 +39,6 @@ def data(emt_crystals) -> StructureDataset:
 @pytest.fixture(scope="module")
 def alloy(emt_crystals) -> StructureDataset:
     return StructureDataset(emt_crystals(20, symbols=("Cu", "Ni")), cutoff=4.5)
-
-
-@pytest.fixture(autouse=True)
-def default_handlers() -> Iterator[None]:
-    """A shell may have told background jobs to ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def bits(potential: Potential) -> dict[str, torch.Tensor]:
