@@ -229,7 +229,7 @@ def test_doctor_finds_all_well(tmp_path, monkeypatch, capsys):
     assert main(["doctor"]) == 0
     output = capsys.readouterr().out
     assert "all is well" in output
-    assert all(f"ok    {name} " in output for name in ("torch", "vesin", "threads", "gpu", "data", "writing"))
+    assert all(f"ok    {name} " in output for name in ("torch", "numba", "threads", "gpu", "data", "writing"))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -17,7 +17,7 @@ from molml.io import ModelFileError, save_container
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "molml"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-HEAVY = ["torch", "matplotlib", "ase", "rdkit", "mdtraj", "numba", "sklearn", "scipy", "numpy", "tqdm", "vesin"]
+HEAVY = ["torch", "matplotlib", "ase", "rdkit", "mdtraj", "numba", "sklearn", "scipy", "numpy", "tqdm"]
 
 
 def loaded_after(code: str) -> set[str]:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
+import scipy.linalg
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from molml.energy.cutoffs import jit
+from molml.energy.lanes import LANES, below, compress, exact_difference, exact_sum, load, spread
 
 __all__ = ["neighbor_pairs", "neighbor_shifts"]
 
 SMALLEST_HEIGHT = 0.1
 """Å; a periodic cell flatter than this is taken as singular: its atoms would overlap with their own images."""
 
-THREADS_PAY_FROM = 5_000
+THREADS_PAY_FROM = 2_000
 """Number of atoms below which starting threads takes longer than the search."""
+
+# bins along the third direction lie one after the other in memory: small ones there leave fewer atoms to look at
+_BINS_PER_CUTOFF = np.array([1, 1, 2])
+_FURTHEST = 2**30  # cells from home, beyond which translations no longer fit into their integers
 
 
 def neighbor_pairs(
@@ -54,7 +64,7 @@ def neighbor_pairs(
            [ 3.,  0.,  0.]])
     """
     first, second, shift = neighbor_shifts(positions, cell, pbc, cutoff)
-    return first, second, shift.astype(np.float64) @ np.asarray(cell, dtype=np.float64)
+    return first, second, _offsets(shift, np.array(cell, dtype=np.float64))
 
 
 def neighbor_shifts(
@@ -87,50 +97,188 @@ def neighbor_shifts(
     box[~periodic] = 0.0
     if len(points) == 0:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 3), np.int32)
+    grid = _grid(points, box, periodic, float(cutoff))
+    n_threads = torch.get_num_threads() if len(points) >= THREADS_PAY_FROM else 1
+    step = -(-len(points) // n_threads)
+    ranges = [(low, min(low + step, len(points))) for low in range(0, len(points), step)]
+    if len(ranges) == 1:
+        found = [_search(*ranges[0], grid)]
+    else:
+        with ThreadPoolExecutor(len(ranges)) as pool:
+            found = list(pool.map(lambda own: _search(*own, grid), ranges))
+    counts = np.concatenate([count for _, _, count in found])
+    start = np.cumsum(counts) - counts
+    pairs = np.empty(int(counts.sum()), np.int64), np.empty(int(counts.sum()), np.int64)
+    shift, place = np.empty((len(pairs[0]), 3), np.int32), start.copy()
+    for (low, high), (other, image, count) in zip(ranges, found, strict=True):
+        _turn(low, high, other, image, count, grid.home, start, place, *pairs, shift)
+    return *pairs, shift
 
-    # vesin imports torch and loads a shared library: only when a list is really wanted
-    from vesin import NeighborList
 
-    search = NeighborList(cutoff=cutoff, full_list=True, n_threads=1 if len(points) < THREADS_PAY_FROM else 0)
-    i, j, s = search.compute(points, box, periodic, quantities="ijS", copy=False)
-    return _sorted(i, j, s, len(points))
+class _Grid(NamedTuple):
+    """Atoms in bins; those of one bin, and of bins that follow each other along the third direction, lie together."""
+
+    cell: np.ndarray  # (3, 3) lattice vectors, zeros in directions that are not periodic
+    home: np.ndarray  # (n_atoms, 3) the cell that an atom lies in
+    bins: np.ndarray  # (n_atoms, 3) and the bin in it
+    n_bins: np.ndarray  # (3,) bins of every direction
+    reach: np.ndarray  # (3,) how many bins away a neighbour may be
+    periodic: np.ndarray  # (3,) of bool
+    start: np.ndarray  # (bins + 1,) first place of every bin
+    atoms: np.ndarray  # (n_atoms,) the atom at every place
+    place: np.ndarray  # (n_atoms,) the place of every atom
+    places: np.ndarray  # (1, n_atoms + LANES): 0, 1, 2 ...
+    points: np.ndarray  # (4, n_atoms + LANES) positions within the cell by place, and the place
+    cutoff: float
+
+
+def _grid(points: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: float) -> _Grid:
+    """Sort atoms into bins, no more of them than atoms."""
+    frame = cell.copy()
+    # the directions left over stand at right angles to the periodic ones, in Å
+    frame[~periodic] = scipy.linalg.null_space(cell[periodic]).T if periodic.any() else np.eye(3)
+    inverse = np.linalg.inv(frame)
+    fraction = points @ inverse
+    far = np.flatnonzero((np.abs(fraction[:, periodic]) > _FURTHEST).any(axis=1))
+    if far.size:
+        raise ValueError(
+            f"atom {far[0]} at {points[far[0]].tolist()} is {np.abs(fraction[far[0], periodic]).max():.3g} cells away "
+            "from home; wrap the positions"
+        )
+    home = np.where(periodic, np.floor(fraction), 0.0)
+    fraction -= home
+    low = np.where(periodic, 0.0, fraction.min(0))
+    width = np.where(periodic, 1.0, fraction.max(0) - low)
+    height = width / np.linalg.norm(inverse, axis=0)
+    count = np.clip(height * (_BINS_PER_CUTOFF * (1.0 - 1e-6) / cutoff), 1, len(points)).astype(np.int64)
+    while count.prod() > len(points):
+        count[count.argmax()] = (count.max() + 1) // 2
+    reach = np.floor(np.where(height > 0.0, cutoff * count / np.where(height > 0.0, height, 1.0), 0.0)).astype(np.int64)
+    scaled = (fraction - low) * (count / np.where(width > 0.0, width, 1.0))
+    # rounding can put an atom on the far side of its cell
+    bins = np.clip(scaled.astype(np.int64), 0, count - 1)
+    flat = (bins[:, 0] * count[1] + bins[:, 1]) * count[2] + bins[:, 2]
+    atoms = np.argsort(flat, kind="stable")
+    place = np.empty_like(atoms)
+    place[atoms] = np.arange(len(atoms))
+    start = np.concatenate([[0], np.cumsum(np.bincount(flat, minlength=int(count.prod())))])
+    places = np.arange(len(points) + LANES)
+    inside = np.zeros((4, len(places)))
+    inside[:3, : len(points)] = (points - home @ cell)[atoms].T
+    inside[3] = places
+    return _Grid(
+        cell, home.astype(np.int64), bins, count, reach + 1, periodic, start, atoms, place, places[None], inside, cutoff
+    )
 
 
 @jit
-def _sorted(
-    i: NDArray[np.uint64], j: NDArray[np.uint64], s: NDArray[np.int32], n_atoms: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """The pairs sorted by first, second, shift; no two are the same, so every algorithm gives the same."""
-    n = len(i)
-    # by the second atom, then by the first, each by counting; what was in order stays so
-    order, keys = np.arange(n), j
-    for _ in range(2):
-        ends = np.zeros(n_atoms + 1, np.int64)
-        for p in range(n):
-            ends[np.int64(keys[p]) + 1] += 1
-        for a in range(n_atoms):
-            ends[a + 1] += ends[a]
-        own = np.empty(n, np.int64)
-        for p in range(n):
-            key = np.int64(keys[order[p]])
-            own[ends[key]] = order[p]
-            ends[key] += 1
-        order, keys = own, i
-    first, second, shift = np.empty(n, np.int64), np.empty(n, np.int64), np.empty((n, 3), np.int32)
-    for p in range(n):
-        q = order[p]
-        one, other, x, y, z = np.int64(i[q]), np.int64(j[q]), s[q, 0], s[q, 1], s[q, 2]
-        # images of the same two atoms are few: each moves up to its place
-        place = int(p)
-        while place > 0 and first[place - 1] == one and second[place - 1] == other:
-            u, v, w = shift[place - 1, 0], shift[place - 1, 1], shift[place - 1, 2]
-            if u < x or (u == x and (v < y or (v == y and w < z))):
-                break
-            shift[place, 0], shift[place, 1], shift[place, 2] = u, v, w
-            place -= 1
-        first[p], second[p] = one, other
-        shift[place, 0], shift[place, 1], shift[place, 2] = x, y, z
-    return first, second, shift
+def _search(low: int, high: int, grid: _Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Neighbours of the atoms low ... high, atom after atom: who, in which cell beside one's own, and how many."""
+    points, a, b, c = grid.points, grid.cell[0], grid.cell[1], grid.cell[2]
+    n_x, n_y, n_z = grid.n_bins[0], grid.n_bins[1], grid.n_bins[2]
+    limit, nowhere, n = spread(grid.cutoff**2), spread(np.inf), 0
+    other, image = np.empty((1, 64 * (high - low + 1)), np.int64), np.empty((64 * (high - low + 1), 3), np.int32)
+    counts = np.empty(high - low, np.int64)
+    for i in range(low, high):
+        before, own = n, grid.place[i]
+        x, y, z = spread(points[0, own]), spread(points[1, own]), spread(points[2, own])
+        for u in range(grid.bins[i, 0] - grid.reach[0], grid.bins[i, 0] + grid.reach[0] + 1):
+            s = u // n_x
+            if s and not grid.periodic[0]:
+                continue
+            for v in range(grid.bins[i, 1] - grid.reach[1], grid.bins[i, 1] + grid.reach[1] + 1):
+                t = v // n_y
+                if t and not grid.periodic[1]:
+                    continue
+                column = ((u - s * n_x) * n_y + v - t * n_y) * n_z
+                first, last = grid.bins[i, 2] - grid.reach[2], grid.bins[i, 2] + grid.reach[2]
+                if not grid.periodic[2]:
+                    first, last = max(first, 0), min(last, n_z - 1)
+                for w in range(first // n_z, last // n_z + 1):
+                    start = grid.start[column + max(first - w * n_z, 0)]
+                    end = grid.start[column + min(last - w * n_z, n_z - 1) + 1]
+                    if start == end:
+                        continue
+                    if n + end - start + LANES > other.shape[1]:
+                        other, image = _longer(other, image, n, end - start + LANES)
+                    stop = spread(float(end))
+                    p = spread(s * a[0] + t * b[0] + w * c[0])
+                    q = spread(s * a[1] + t * b[1] + w * c[1])
+                    r = spread(s * a[2] + t * b[2] + w * c[2])
+                    begun = n
+                    for k in range(start, end, LANES):
+                        # the difference first: seen from the other atom it is the opposite to the last digit
+                        d = exact_sum(exact_difference(load(points, 0, k), x), p)
+                        e = exact_sum(exact_difference(load(points, 1, k), y), q)
+                        f = exact_sum(exact_difference(load(points, 2, k), z), r)
+                        squared = below(load(points, 3, k), stop, d * d + e * e + f * f, nowhere)
+                        n += compress(other, 0, n, grid.places, 0, k, squared, limit)
+                    if s == 0 and t == 0 and w == 0 and start <= own < end:
+                        m = begun
+                        while other[0, m] != own:
+                            m += 1
+                        n -= 1
+                        other[0, m] = other[0, n]
+                    for m in range(begun, n):
+                        image[m, 0], image[m, 1], image[m, 2] = s, t, w
+        for m in range(before, n):
+            other[0, m] = grid.atoms[other[0, m]]
+        counts[i - low] = n - before
+    return other[0, :n], image[:n], counts
+
+
+@jit
+def _longer(other: np.ndarray, image: np.ndarray, n: int, more: int) -> tuple[np.ndarray, np.ndarray]:
+    """More room for what is found."""
+    room = 2 * other.shape[1] + more
+    longer, images = np.empty((1, room), np.int64), np.empty((room, 3), np.int32)
+    longer[0, :n], images[:n] = other[0, :n], image[:n]
+    return longer, images
+
+
+@jit
+def _turn(
+    low: int,
+    high: int,
+    other: np.ndarray,
+    image: np.ndarray,
+    counts: np.ndarray,
+    home: np.ndarray,
+    start: np.ndarray,
+    place: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    shift: np.ndarray,
+) -> None:
+    """Give every pair to its other atom: as those here come in order, so do the neighbours there."""
+    p = 0
+    for j in range(low, high):
+        for _ in range(counts[j - low]):
+            i = other[p]
+            x = np.int32(home[i, 0] - home[j, 0] - image[p, 0])
+            y = np.int32(home[i, 1] - home[j, 1] - image[p, 1])
+            z = np.int32(home[i, 2] - home[j, 2] - image[p, 2])
+            at = place[i]
+            place[i] += 1
+            first[at], second[at] = i, j
+            # images of the same two atoms are few: each moves up to its place
+            while at > start[i] and second[at - 1] == j:
+                u, v, w = shift[at - 1, 0], shift[at - 1, 1], shift[at - 1, 2]
+                if u < x or (u == x and (v < y or (v == y and w < z))):
+                    break
+                shift[at, 0], shift[at, 1], shift[at, 2] = u, v, w
+                at -= 1
+            shift[at, 0], shift[at, 1], shift[at, 2] = x, y, z
+            p += 1
+
+
+@jit
+def _offsets(shift: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    offset = np.empty((len(shift), 3))
+    for p in range(len(shift)):
+        for axis in range(3):
+            offset[p, axis] = shift[p, 0] * cell[0, axis] + shift[p, 1] * cell[1, axis] + shift[p, 2] * cell[2, axis]
+    return offset
 
 
 def check_cell(cell: NDArray[np.float64], pbc: NDArray[np.bool_]) -> None:

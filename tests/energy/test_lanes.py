@@ -103,7 +103,7 @@ def test_compress_keeps_what_is_below(limit: float) -> None:
     kept = np.flatnonzero(values[0] < limit)
     assert n == len(kept)
     assert np.array_equal(out[1, :n], kept)
-    assert (out[0] == -1).all() and (out[1, n:] == -1).all()  # nothing beyond is written
+    assert (out[0] == -1).all() and (out[1, n + LANES :] == -1).all()  # nothing beyond the room is written
 
 
 @jit
