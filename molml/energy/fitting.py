@@ -43,6 +43,7 @@ from molml.energy.model import (
     QuadraticForm,
     feature_statistics,
 )
+from molml.energy.prior import distorted, prior
 from molml.energy.quadratic import fit_quadratic
 from molml.energy.selection import automatic_functions
 from molml.io import load_container, save_container
@@ -365,6 +366,13 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     reference = reference_energies(train, functions.elements)
     equations = normal_equations(kernel, train, reference, n_folds=_folds(members), seed=seed, progress=show)
     best = solve(equations)
+    assumed, by_prior = None, np.zeros((1, 1))
+    if best.rmse[1]:
+        structures = distorted(train, seed)
+        forces = np.concatenate(list(linear_forces(kernel, structures, best.coefficients).values()))
+        assumed = prior(kernel, structures, forces, float(best.train_rmse[1]))
+        by_prior = assumed.gram
+        best = solve(equations, energy_weights=(best.energy_weight,), ridges=(best.ridge,), prior=by_prior)
     statistics = _statistics(train, kernel)
     components = principal_components(kernel, train, statistics) if options.config["model"] == "network" else []
     more = None
@@ -376,6 +384,7 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
             reference,
             energy_weight=best.energy_weight,
             ridge=best.ridge,
+            prior=assumed,
             members=members,
             seed=seed,
             progress=show,
@@ -384,10 +393,13 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
         # single large errors are looked for once the networks are trained
         solutions = list(more.solutions)
     elif members == 1:
-        solutions = [_within_limit(kernel, train, equations, best)]
+        solutions = [_within_limit(kernel, train, equations, best, by_prior)]
     else:
         fold = folds(len(train), len(equations.gram), seed)
-        work = ((functions, *_all_but(i % len(equations.gram), fold, train, equations), best) for i in range(members))
+        work = (
+            (functions, *_all_but(i % len(equations.gram), fold, train, equations), best, by_prior)
+            for i in range(members)
+        )
         found: dict[int, np.ndarray] = {i: result() for i, result in calls(options.executor, _member, work)}
         solutions = [found[i] for i in range(members)]
     for solution in solutions:
@@ -420,20 +432,28 @@ def _all_but(
 
 
 def _member(
-    functions: SymmetryFunctions, train: StructureDataset, equations: NormalEquations, best: LeastSquares
+    functions: SymmetryFunctions,
+    train: StructureDataset,
+    equations: NormalEquations,
+    best: LeastSquares,
+    by_prior: np.ndarray,
 ) -> np.ndarray:
     """Solution of a committee's member."""
-    solution = solve(equations, energy_weights=(best.energy_weight,), ridges=(best.ridge,))
-    return _within_limit(FeatureKernel(functions), train, equations, solution)
+    solution = solve(equations, energy_weights=(best.energy_weight,), ridges=(best.ridge,), prior=by_prior)
+    return _within_limit(FeatureKernel(functions), train, equations, solution, by_prior)
 
 
 def _within_limit(
-    kernel: FeatureKernel, train: StructureDataset, equations: NormalEquations, best: LeastSquares
+    kernel: FeatureKernel,
+    train: StructureDataset,
+    equations: NormalEquations,
+    best: LeastSquares,
+    by_prior: np.ndarray,
 ) -> np.ndarray:
     """Coefficients that leave no single force error far beyond the others."""
     forces = linear_forces(kernel, train, best.coefficients)
     errors = {i: own - train[i].forces[train[i].has_forces].numpy().ravel() for i, own in forces.items()}
-    gram = weighted_gram(equations, best.energy_weight)
+    gram = weighted_gram(equations, best.energy_weight) + by_prior
     return best.coefficients + limit_force_errors(kernel, train, gram, errors, ridge=best.ridge)
 
 
@@ -539,11 +559,11 @@ def _train(
     finally:
         torch.set_num_threads(threads)
     learner.copy_to(potential)
-    _correct(potential, train)
+    _correct(potential, train, seed)
     return potential.eval()
 
 
-def _correct(potential: BehlerParrinello, train: StructureDataset) -> None:
+def _correct(potential: BehlerParrinello, train: StructureDataset, seed: int) -> None:
     """Change the linear part where training has left single force errors far beyond the others."""
     errors = {}
     for i in range(len(train)):
@@ -559,6 +579,9 @@ def _correct(potential: BehlerParrinello, train: StructureDataset) -> None:
         return
     kernel, n_elements = potential.kernel, len(potential.elements)
     gram = weighted_gram(normal_equations(kernel, train, np.zeros(n_elements), n_folds=1), _ENERGY_WEIGHT)
+    structures = distorted(train, seed)
+    forces = np.concatenate([cast(Tensor, potential.predict(item, stress=False).forces) for item in structures])
+    gram += prior(kernel, structures, forces, float(np.mean(every**2)) ** 0.5).gram
     change = torch.from_numpy(limit_force_errors(kernel, train, gram, errors, ridge=_RIDGE))
     with torch.no_grad():
         start = 0

@@ -143,7 +143,7 @@ def folds(n_structures: int, n_folds: int, seed: int) -> np.ndarray:
 
 def normal_equations(
     kernel: FeatureKernel,
-    dataset: StructureDataset,
+    dataset: StructureDataset | Sequence[Structures],
     reference: np.ndarray,
     *,
     n_folds: int = 5,
@@ -189,6 +189,7 @@ def solve(
     energy_weights: tuple[float, ...] = ENERGY_WEIGHTS,
     ridges: tuple[float, ...] = RIDGES,
     stress_weight: float = STRESS_WEIGHT,
+    prior: np.ndarray | float = 0.0,
 ) -> LeastSquares:
     """Ridge regression; the ridge and the weight of energies against forces by cross-validation.
 
@@ -204,6 +205,8 @@ def solve(
         What to try.
     stress_weight : float
         Weight of a virial row (eV per √atom) against a force row (eV/Å).
+    prior : array, shape (n_columns, n_columns), optional
+        Added to the normal matrix, whatever fold is left out (:mod:`molml.energy.prior`).
     """
     gram, moment = equations.gram, equations.moment
     total = equations.n_rows.sum(0)
@@ -215,7 +218,7 @@ def solve(
 
     def score(energy_weight: float, tried: Sequence[float]) -> None:
         weight = np.array([energy_weight**2, 1.0, stress_weight**2])
-        whole = np.tensordot(weight, gram.sum(0), 1), np.tensordot(weight, moment.sum(0), 1)
+        whole = np.tensordot(weight, gram.sum(0), 1) + prior, np.tensordot(weight, moment.sum(0), 1)
         error = np.zeros((len(tried), len(gram), 3))
         for f in range(len(gram) if len(gram) > 1 else 0):
             rest = whole[0] - np.tensordot(weight, gram[f], 1), whole[1] - np.tensordot(weight, moment[f], 1)
@@ -249,7 +252,7 @@ def solve(
     best = best_score()
     weight = np.array([best["energy_weight"] ** 2, 1.0, stress_weight**2])
     solution = ridge_solution(
-        np.tensordot(weight, gram.sum(0), 1),
+        np.tensordot(weight, gram.sum(0), 1) + prior,
         np.tensordot(weight, moment.sum(0), 1),
         best["ridge"],
         equations.n_elements,
@@ -322,7 +325,9 @@ def weighted_gram(equations: NormalEquations, energy_weight: float) -> np.ndarra
     return np.tensordot([energy_weight**2, 1.0, STRESS_WEIGHT**2], equations.gram.sum(0), 1)
 
 
-def linear_forces(kernel: FeatureKernel, dataset: StructureDataset, coefficients: np.ndarray) -> dict[int, np.ndarray]:
+def linear_forces(
+    kernel: FeatureKernel, dataset: StructureDataset | Sequence[Structures], coefficients: np.ndarray
+) -> dict[int, np.ndarray]:
     """Force components that coefficients give, eV/Å, where there are labels, for each structure that counts."""
     bounds = np.cumsum([0, *(centre.n_functions for centre in kernel.tables.centres)])
     own = [coefficients[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]

@@ -23,6 +23,7 @@ from molml.energy.data import StructureDataset, Structures, pair_vectors
 from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
 from molml.energy.linear import STRESS_WEIGHT, add_gram, folds, label_rows, needs_derivatives, ridge_solution
 from molml.energy.model import QuadraticForm
+from molml.energy.prior import Prior
 
 RIDGES = (1e-2, 1e-4, 1e-1)  # of the products; the first is the one that numbers of components are compared with
 N_FOLDS = 3
@@ -84,6 +85,7 @@ def fit_quadratic(
     energy_weight: float,
     ridge: float,
     n_components: int = MOST_COMPONENTS,
+    prior: Prior | None = None,
     members: int = 1,
     seed: int = 0,
     progress: bool = False,
@@ -104,6 +106,8 @@ def fit_quadratic(
         Weight of energies against forces, and penalty of the functions: those of :func:`molml.energy.linear.solve`.
     n_components : int
         Most principal components of each element.
+    prior : Prior, optional
+        What is assumed of other structures.
     members : int
         Members of a committee are solved for without a different part of the structures each.
     seed : int
@@ -124,6 +128,9 @@ def fit_quadratic(
     parts = _gather(kernel, dataset, reference, layout, folds(len(dataset), n_folds, seed), n_folds, progress)
     weights = energy_weight, STRESS_WEIGHT
     whole = _weighted(parts, weights)
+    if prior is not None:
+        (assumed,) = _gather(kernel, prior.structures, reference, layout, np.zeros(len(prior.structures)), 1, progress)
+        whole = whole[0] + prior.weight * assumed.gram, whole[1]
     n_elements, largest = len(kernel.elements), max(p.shape[1] for p in layout.projections)
     judged = 1 if any(part.n_rows[1] for part in parts) else 0
     scores: list[dict[str, float]] = []
@@ -204,7 +211,7 @@ def _near(kernel: FeatureKernel, item: Structures) -> Neighbourhood:
 
 def _gather(
     kernel: FeatureKernel,
-    dataset: StructureDataset,
+    dataset: StructureDataset | Sequence[Structures],
     reference: np.ndarray,
     layout: _Layout,
     fold: np.ndarray,
