@@ -368,9 +368,9 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     best = solve(equations)
     assumed, by_prior = None, np.zeros((1, 1))
     if best.rmse[1]:
-        structures = distorted(train, seed)
-        forces = np.concatenate(list(linear_forces(kernel, structures, best.coefficients).values()))
-        assumed = prior(kernel, structures, forces, float(best.train_rmse[1]))
+        beside = distorted(train, seed)
+        forces = np.concatenate(list(linear_forces(kernel, beside.structures, best.coefficients).values()))
+        assumed = prior(kernel, beside, forces, float(best.train_rmse[1]))
         by_prior = assumed.gram
         best = solve(equations, energy_weights=(best.energy_weight,), ridges=(best.ridge,), prior=by_prior)
     statistics = _statistics(train, kernel)
@@ -579,9 +579,9 @@ def _correct(potential: BehlerParrinello, train: StructureDataset, seed: int) ->
         return
     kernel, n_elements = potential.kernel, len(potential.elements)
     gram = weighted_gram(normal_equations(kernel, train, np.zeros(n_elements), n_folds=1), _ENERGY_WEIGHT)
-    structures = distorted(train, seed)
-    forces = np.concatenate([cast(Tensor, potential.predict(item, stress=False).forces) for item in structures])
-    gram += prior(kernel, structures, forces, float(np.mean(every**2)) ** 0.5).gram
+    beside = distorted(train, seed)
+    forces = np.concatenate([cast(Tensor, potential.predict(item, stress=False).forces) for item in beside.structures])
+    gram += prior(kernel, beside, forces, float(np.mean(every**2)) ** 0.5).gram
     change = torch.from_numpy(limit_force_errors(kernel, train, gram, errors, ridge=_RIDGE))
     with torch.no_grad():
         start = 0

@@ -15,10 +15,11 @@ import torch
 from ase import Atoms
 
 from molml.energy.data import StructureDataset, Structures, atoms_to_structures, pair_vectors
+from molml.energy.guard import zbl
 from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import normal_equations
 
-_SHARE, _FEWEST, _MOST = 3, 10, 300  # distorted structures: one for so many of the training data, within limits
+_SHARE, _FEWEST, _MOST = 3, 50, 300  # distorted structures: one for so many of the training data, within limits
 _SHAKEN = (0.05, 0.3)  # of the shortest distance: standard deviations of the displacements
 _STRAINED = 0.05
 _CLOSEST = 0.92  # what displaced atoms keep of the shortest distance of their elements
@@ -36,38 +37,52 @@ class Prior(NamedTuple):
     Attributes
     ----------
     structures : list of Structures
-        Distorted ones, with forces of zero.
-    weight : float
-        Of the square of one of their force components against that of a label's error.
+        Distorted ones, with forces of zero; their weights are those of the square of a force component against that of
+        a label's error.
     gram : ndarray, shape (n_columns, n_columns)
         What it adds to the normal matrix of the linear part.
     """
 
     structures: list[Structures]
-    weight: float
     gram: np.ndarray
 
 
-def prior(kernel: FeatureKernel, structures: list[Structures], forces: np.ndarray, error: float) -> Prior:
+class Distorted(NamedTuple):
+    """Structures unlike the training data, labelled with zero forces, and how large their forces may be.
+
+    Attributes
+    ----------
+    structures : list of Structures
+    repulsion : ndarray, shape (n,), eV/Å
+        By how much two atoms pushed together repel each other more than the closest of the data do, by what is known
+        of free atoms (:func:`molml.energy.guard.zbl`).
+    """
+
+    structures: list[Structures]
+    repulsion: np.ndarray
+
+
+def prior(kernel: FeatureKernel, beside: Distorted, forces: np.ndarray, error: float) -> Prior:
     """Assume forces on distorted structures to be about as large as a first potential has them for the most part.
 
     Parameters
     ----------
     kernel : FeatureKernel
-    structures : list of Structures
-        Of :func:`distorted`.
+    beside : Distorted
     forces : ndarray, eV/Å
         Components that the first potential gives there. Where it has holes they are huge, but not their median.
     error : float, eV/Å
         Of the forces of the training data, root mean square.
     """
-    weight = (max(error, _LEAST_ERROR) / max(_WIDTH * float(np.median(np.abs(forces))), _LEAST_ERROR)) ** 2
-    equations = normal_equations(kernel, structures, np.zeros(len(kernel.elements)), n_folds=1)
-    return Prior(structures, weight, weight * equations.gram[0, 1])
+    width = _WIDTH * float(np.median(np.abs(forces))) + beside.repulsion
+    weights = torch.from_numpy((max(error, _LEAST_ERROR) / np.maximum(width, _LEAST_ERROR)) ** 2)
+    weighted = [item._replace(weight=own[None]) for item, own in zip(beside.structures, weights, strict=True)]
+    equations = normal_equations(kernel, weighted, np.zeros(len(kernel.elements)), n_folds=1)
+    return Prior(weighted, equations.gram[0, 1])
 
 
-def distorted(dataset: StructureDataset, seed: int) -> list[Structures]:
-    """Structures of a data set, made unlike it, labelled with zero forces.
+def distorted(dataset: StructureDataset, seed: int) -> Distorted:
+    """Structures of a data set, made unlike it.
 
     In every other one all atoms are displaced at random, and the cell, if any, is strained; in the rest two atoms are
     pushed together, down to a third of the shortest distance of their elements.
@@ -85,12 +100,12 @@ def distorted(dataset: StructureDataset, seed: int) -> list[Structures]:
     for i in range(len(dataset)):
         for pair, distance in _closest(dataset[i]).items():
             shortest[pair] = min(shortest.get(pair, cutoff), distance)
-    found = []
+    found, repulsion = [], np.zeros(n)
     for k, (i, atoms) in enumerate(zip(chosen.tolist(), dataset.subset(chosen).atoms, strict=True)):
-        batch = _pushed(atoms, dataset[i], shortest, cutoff, rng) if k % 2 else None
-        batch = batch or _shaken(atoms, shortest, cutoff, rng)
+        pushed = _pushed(atoms, dataset[i], shortest, cutoff, rng) if k % 2 else None
+        batch, repulsion[k] = pushed or (_shaken(atoms, shortest, cutoff, rng), 0.0)
         found.append(batch._replace(has_forces=torch.ones(len(atoms), dtype=torch.bool)))
-    return found
+    return Distorted(found, repulsion)
 
 
 def _shaken(atoms: Atoms, shortest: _Shortest, cutoff: float, rng: np.random.Generator) -> Structures:
@@ -110,8 +125,8 @@ def _shaken(atoms: Atoms, shortest: _Shortest, cutoff: float, rng: np.random.Gen
 
 def _pushed(
     atoms: Atoms, batch: Structures, shortest: _Shortest, cutoff: float, rng: np.random.Generator
-) -> Structures | None:
-    """Two atoms moved towards each other; None where none are near enough."""
+) -> tuple[Structures, float] | None:
+    """Two atoms moved towards each other, and how they repel each other; None where none are near enough."""
     vectors, numbers = pair_vectors(batch).numpy(), batch.numbers.numpy()
     first, second = batch.first.numpy(), batch.second.numpy()
     least = np.array([shortest[min(a, b), max(a, b)] for a, b in zip(numbers[first], numbers[second], strict=True)])
@@ -127,7 +142,8 @@ def _pushed(
     moved = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     moved.positions[first[pair]] += share * step
     moved.positions[second[pair]] -= (1.0 - share) * step
-    return atoms_to_structures(moved, cutoff)
+    slopes = zbl(np.array([min(apart, least[pair]), least[pair]]), *numbers[[first[pair], second[pair]]].tolist())[1]
+    return atoms_to_structures(moved, cutoff), float(slopes[1] - slopes[0])
 
 
 def _closest(batch: Structures) -> _Shortest:

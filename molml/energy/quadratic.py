@@ -130,7 +130,7 @@ def fit_quadratic(
     whole = _weighted(parts, weights)
     if prior is not None:
         (assumed,) = _gather(kernel, prior.structures, reference, layout, np.zeros(len(prior.structures)), 1, progress)
-        whole = whole[0] + prior.weight * assumed.gram, whole[1]
+        whole = whole[0] + assumed.gram, whole[1]
     n_elements, largest = len(kernel.elements), max(p.shape[1] for p in layout.projections)
     judged = 1 if any(part.n_rows[1] for part in parts) else 0
     scores: list[dict[str, float]] = []
