@@ -141,7 +141,8 @@ def fit(
     squares, and, for ``model="network"``, a quadratic form of the functions' principal components with it
     (:mod:`molml.energy.quadratic`), and one network per element learns what that leaves over. Where single force
     components of the training structures are left with errors beyond eight times their root mean square, the linear
-    part is changed as little as brings them back (:func:`molml.energy.linear.limit_force_errors`).
+    part is changed as little as brings them back (:func:`molml.energy.linear.limit_force_errors`). Of structures
+    unlike the data, forces are assumed to be small (:mod:`molml.energy.prior`), lest simulations fall into holes there.
 
     Parameters
     ----------

@@ -19,7 +19,9 @@ from molml.energy.guard import zbl
 from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import normal_equations
 
-_SHARE, _FEWEST, _MOST = 3, 50, 300  # distorted structures: one for so many of the training data, within limits
+# distorted structures: one for so many of the training data, within limits, and with so many atoms at most, or at least
+# ten of them
+_SHARE, _FEWEST, _MOST, _MOST_ATOMS = 3, 50, 300, 10_000
 _SHAKEN = (0.05, 0.3)  # of the shortest distance: standard deviations of the displacements
 _STRAINED = 0.05
 _CLOSEST = 0.92  # what displaced atoms keep of the shortest distance of their elements
@@ -94,7 +96,8 @@ def distorted(dataset: StructureDataset, seed: int) -> Distorted:
     seed : int
     """
     rng, cutoff = np.random.default_rng(seed), cast(float, dataset.cutoff)
-    n = int(np.clip(len(dataset) // _SHARE, _FEWEST, _MOST))
+    n_atoms = np.mean([len(dataset[i].numbers) for i in range(len(dataset))])
+    n = min(int(np.clip(len(dataset) // _SHARE, _FEWEST, _MOST)), max(10, int(_MOST_ATOMS / n_atoms)))
     chosen = rng.permutation(max(n, len(dataset)))[:n] % len(dataset)
     shortest: _Shortest = {}
     for i in range(len(dataset)):
