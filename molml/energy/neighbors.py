@@ -151,9 +151,11 @@ def _grid(points: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: fl
     width = np.where(periodic, 1.0, fraction.max(0) - low)
     height = width / np.linalg.norm(inverse, axis=0)
     count = np.clip(height * (_BINS_PER_CUTOFF * (1.0 - 1e-6) / cutoff), 1, len(points)).astype(np.int64)
-    while count.prod() > len(points):
+    while np.prod(count.astype(float)) > len(points):
         count[count.argmax()] = (count.max() + 1) // 2
-    reach = np.floor(np.where(height > 0.0, cutoff * count / np.where(height > 0.0, height, 1.0), 0.0)).astype(np.int64)
+    # atoms in a plane but for rounding have bins of no height; where nothing repeats the last bin is the furthest
+    thick = np.maximum(height / count, 1e-9 * cutoff)
+    reach = np.minimum(np.floor(cutoff / thick) + 1, np.where(periodic, np.inf, count)).astype(np.int64)
     scaled = (fraction - low) * (count / np.where(width > 0.0, width, 1.0))
     # rounding can put an atom on the far side of its cell
     bins = np.clip(scaled.astype(np.int64), 0, count - 1)
@@ -167,7 +169,7 @@ def _grid(points: np.ndarray, cell: np.ndarray, periodic: np.ndarray, cutoff: fl
     inside[:3, : len(points)] = (points - home @ cell)[atoms].T
     inside[3] = places
     return _Grid(
-        cell, home.astype(np.int64), bins, count, reach + 1, periodic, start, atoms, place, places[None], inside, cutoff
+        cell, home.astype(np.int64), bins, count, reach, periodic, start, atoms, place, places[None], inside, cutoff
     )
 
 

@@ -142,6 +142,11 @@ def test_neighbours_are_found_in_cells_of_many_bins():
         assert assert_same_pairs(positions, cell, np.array(pbc), 4.0) > 1000
 
 
+def test_a_plane_but_for_rounding():
+    positions = np.random.default_rng(14).uniform(0, 9, size=(50, 3)) * [1, 1, 1e-14]
+    assert assert_same_pairs(positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), 4.0) > 100
+
+
 def test_more_neighbours_than_there_was_room_for():
     positions = np.random.default_rng(13).uniform(0, 3, size=(150, 3))
     first, _, _ = neighbor_pairs(positions, np.zeros((3, 3)), [False] * 3, 9.0)
