@@ -371,7 +371,7 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     if best.rmse[1]:
         beside = distorted(train, seed)
         forces = np.concatenate(list(linear_forces(kernel, beside.structures, best.coefficients).values()))
-        assumed = prior(kernel, beside, forces, float(best.train_rmse[1]))
+        assumed = prior(kernel, beside, forces, float(best.train_rmse[1]), progress=show)
         by_prior = assumed.gram
         best = solve(equations, energy_weights=(best.energy_weight,), ridges=(best.ridge,), prior=by_prior)
     statistics = _statistics(train, kernel)

@@ -64,7 +64,9 @@ class Distorted(NamedTuple):
     repulsion: np.ndarray
 
 
-def prior(kernel: FeatureKernel, beside: Distorted, forces: np.ndarray, error: float) -> Prior:
+def prior(
+    kernel: FeatureKernel, beside: Distorted, forces: np.ndarray, error: float, *, progress: bool = False
+) -> Prior:
     """Assume forces on distorted structures to be about as large as a first potential has them for the most part.
 
     Parameters
@@ -75,11 +77,19 @@ def prior(kernel: FeatureKernel, beside: Distorted, forces: np.ndarray, error: f
         Components that the first potential gives there. Where it has holes they are huge, but not their median.
     error : float, eV/Å
         Of the forces of the training data, root mean square.
+    progress : bool
     """
     width = _WIDTH * float(np.median(np.abs(forces))) + beside.repulsion
     weights = torch.from_numpy((max(error, _LEAST_ERROR) / np.maximum(width, _LEAST_ERROR)) ** 2)
     weighted = [item._replace(weight=own[None]) for item, own in zip(beside.structures, weights, strict=True)]
-    equations = normal_equations(kernel, weighted, np.zeros(len(kernel.elements)), n_folds=1)
+    equations = normal_equations(
+        kernel,
+        weighted,
+        np.zeros(len(kernel.elements)),
+        n_folds=1,
+        progress=progress,
+        description="distorted structures",
+    )
     return Prior(weighted, equations.gram[0, 1])
 
 
