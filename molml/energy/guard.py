@@ -224,19 +224,29 @@ class _Closest(NamedTuple):
     distance: float
 
 
+def closest_pairs(batch: Structures) -> dict[tuple[int, int], tuple[float, int]]:
+    """Shortest distance, Å, of every two elements that are neighbours, and the place of that pair in the batch.
+
+    Elements are named by their atomic numbers, the smaller first.
+    """
+    distances, numbers = pair_vectors(batch).norm(dim=1).numpy(), batch.numbers.numpy()
+    both = np.sort(np.stack([numbers[batch.first.numpy()], numbers[batch.second.numpy()]]), axis=0)
+    found = {}
+    for a, b in np.unique(both, axis=1).T.tolist():
+        own = np.flatnonzero((both[0] == a) & (both[1] == b))
+        pair = int(own[distances[own].argmin()])
+        found[a, b] = float(distances[pair]), pair
+    return found
+
+
 def _shortest(*datasets: StructureDataset) -> dict[tuple[int, int], _Closest]:
     """The closest two atoms of every two elements that are neighbours anywhere."""
     found: dict[tuple[int, int], tuple[float, StructureDataset, int, int]] = {}
     for dataset in datasets:
         for index in range(len(dataset)):
-            item = dataset[index]
-            distances, numbers = pair_vectors(item).norm(dim=1).numpy(), item.numbers.numpy()
-            both = np.sort(np.stack([numbers[item.first.numpy()], numbers[item.second.numpy()]]), axis=0)
-            for a, b in np.unique(both, axis=1).T.tolist():
-                own = np.flatnonzero((both[0] == a) & (both[1] == b))
-                pair = int(own[distances[own].argmin()])
-                if (a, b) not in found or distances[pair] < found[a, b][0]:
-                    found[a, b] = float(distances[pair]), dataset, index, pair
+            for elements, (distance, pair) in closest_pairs(dataset[index]).items():
+                if elements not in found or distance < found[elements][0]:
+                    found[elements] = distance, dataset, index, pair
     result = {}
     for elements, (distance, dataset, index, pair) in found.items():
         item, atoms = dataset[index], dataset.subset([index]).atoms[0]

@@ -15,7 +15,7 @@ import torch
 from ase import Atoms
 
 from molml.energy.data import StructureDataset, Structures, atoms_to_structures, pair_vectors
-from molml.energy.guard import zbl
+from molml.energy.guard import closest_pairs, zbl
 from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import normal_equations
 
@@ -111,7 +111,7 @@ def distorted(dataset: StructureDataset, seed: int) -> Distorted:
     chosen = rng.permutation(max(n, len(dataset)))[:n] % len(dataset)
     shortest: _Shortest = {}
     for i in range(len(dataset)):
-        for pair, distance in _closest(dataset[i]).items():
+        for pair, (distance, _) in closest_pairs(dataset[i]).items():
             shortest[pair] = min(shortest.get(pair, cutoff), distance)
     found, repulsion = [], np.zeros(n)
     for k, (i, atoms) in enumerate(zip(chosen.tolist(), dataset.subset(chosen).atoms, strict=True)):
@@ -131,7 +131,7 @@ def _shaken(atoms: Atoms, shortest: _Shortest, cutoff: float, rng: np.random.Gen
         moved = Atoms(atoms.numbers, atoms.positions + size * steps, cell=atoms.cell, pbc=atoms.pbc)
         moved.set_cell(atoms.cell.array @ (np.eye(3) + 0.5 * size * (strain + strain.T)), scale_atoms=True)
         batch = atoms_to_structures(moved, cutoff)
-        if all(d > _CLOSEST * shortest.get(pair, 0.0) for pair, d in _closest(batch).items()):
+        if all(d > _CLOSEST * shortest.get(pair, 0.0) for pair, (d, _) in closest_pairs(batch).items()):
             break
     return batch
 
@@ -157,13 +157,3 @@ def _pushed(
     moved.positions[second[pair]] -= (1.0 - share) * step
     slopes = zbl(np.array([min(apart, least[pair]), least[pair]]), *numbers[[first[pair], second[pair]]].tolist())[1]
     return atoms_to_structures(moved, cutoff), float(slopes[1] - slopes[0])
-
-
-def _closest(batch: Structures) -> _Shortest:
-    """Shortest distance of every two elements that are neighbours, by atomic numbers in order."""
-    distances, numbers = pair_vectors(batch).norm(dim=1).numpy(), batch.numbers.numpy()
-    both = np.sort(np.stack([numbers[batch.first.numpy()], numbers[batch.second.numpy()]]), axis=0)
-    pairs, owner = np.unique(both, axis=1, return_inverse=True)
-    least = np.full(pairs.shape[1], np.inf)
-    np.minimum.at(least, owner, distances)
-    return {(a, b): d for (a, b), d in zip(pairs.T.tolist(), least.tolist(), strict=True)}
