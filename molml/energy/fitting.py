@@ -22,6 +22,7 @@ from molml.energy.guard import fit_guard
 from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import (
     ERROR_LIMIT,
+    LABELS,
     LeastSquares,
     NormalEquations,
     folds,
@@ -56,9 +57,10 @@ CUTOFF = 5.5  # Å
 MOLECULE_CUTOFF = 4.0  # Å
 N_FUNCTIONS = 300
 MOLECULE_N_FUNCTIONS = 1000
-_LABELS_PER_FUNCTION = 8
+_LABELS_PER_FUNCTION = 3
 _LEAST_FUNCTIONS = 20
 _MOST_FUNCTIONS = 3000  # of all elements together: the normal matrix is of this size
+_MATRICES = 4e9  # bytes of the normal matrices of all folds
 HIDDEN = (64, 64)
 LEARNING_RATE = 1e-3
 VALID_FRACTION = 0.1
@@ -163,7 +165,7 @@ def fit(
     functions : SymmetryFunctions, optional
         Use these instead of choosing.
     n_functions : int, optional
-        Most functions per element when they are chosen; by default one for eight labels (energies and force components)
+        Most functions per element when they are chosen; by default one for three labels (energies and force components)
         up to 300, or up to 1,000 if no structure is periodic, and up to 3,000 for all elements together.
     hidden : tuple of int
         Widths of the networks' hidden layers.
@@ -332,14 +334,11 @@ def _check(model: str, members: int, minutes: float | None, epochs: int | None, 
 
 
 def _affordable(train: StructureDataset, most: int) -> int:
-    """Functions per element that the labels can determine."""
+    """Functions per element that the labels say something of."""
     n_labels = sum(int(train[i].has_energy.sum() + 3 * train[i].has_forces.sum()) for i in range(len(train)))
     n_elements = len(train.elements)
-    return int(
-        np.clip(
-            n_labels / (_LABELS_PER_FUNCTION * n_elements), _LEAST_FUNCTIONS, min(most, _MOST_FUNCTIONS // n_elements)
-        )
-    )
+    most = min(most, _MOST_FUNCTIONS // n_elements)
+    return int(np.clip(n_labels / (_LABELS_PER_FUNCTION * n_elements), _LEAST_FUNCTIONS, most))
 
 
 def _prepare(train: StructureDataset, functions: SymmetryFunctions | None, options: _Options) -> _Start:
@@ -365,7 +364,8 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
         functions = automatic_functions(train, n_functions=options.n_functions, seed=seed, progress=show)
     kernel = FeatureKernel(functions)
     reference = reference_energies(train, functions.elements)
-    equations = normal_equations(kernel, train, reference, n_folds=_folds(members), seed=seed, progress=show)
+    width = sum(centre.n_functions for centre in kernel.tables.centres)
+    equations = normal_equations(kernel, train, reference, n_folds=_folds(members, width), seed=seed, progress=show)
     best = solve(equations)
     assumed, by_prior = None, np.zeros((1, 1))
     if best.rmse[1]:
@@ -412,9 +412,10 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
     return _Start(functions, statistics, np.array(solutions), _per_atom(rmse, train), components, forms)
 
 
-def _folds(members: int) -> int:
-    # every fold holds a matrix of all functions squared
-    return int(np.clip(members, 5, 10))
+def _folds(members: int, width: int = 0) -> int:
+    """How many parts the data are dealt into; every one holds a matrix of all functions squared for every label."""
+    most = int(_MATRICES / (8 * len(LABELS) * max(width, 1) ** 2))
+    return int(np.clip(members, min(5, max(most, 2)), 10))
 
 
 def _all_but(

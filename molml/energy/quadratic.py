@@ -21,7 +21,7 @@ from molml.energy.components import Components
 from molml.energy.cutoffs import jit
 from molml.energy.data import StructureDataset, Structures, pair_vectors
 from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
-from molml.energy.linear import STRESS_WEIGHT, add_gram, folds, label_rows, needs_derivatives, ridge_solution
+from molml.energy.linear import STRESS_WEIGHT, add_gram, folds, label_rows, needs_derivatives, penalties, ridge_solution
 from molml.energy.model import QuadraticForm
 from molml.energy.prior import Prior
 
@@ -131,20 +131,16 @@ def fit_quadratic(
     if prior is not None:
         (assumed,) = _gather(kernel, prior.structures, reference, layout, np.zeros(len(prior.structures)), 1, progress)
         whole = whole[0] + assumed.gram, whole[1]
+    n_products = layout.n_products
     n_elements, largest = len(kernel.elements), max(p.shape[1] for p in layout.projections)
     judged = 1 if any(part.n_rows[1] for part in parts) else 0
     scores: list[dict[str, float]] = []
     errors: dict[tuple[int, float], np.ndarray] = {}
 
-    def penalty(first: int, of_products: float) -> np.ndarray:
-        own = np.full(len(whole[0]) - first, ridge)
-        own[: layout.n_products - first] = of_products
-        return own
-
     def score(n: int, of_products: float) -> None:
         first, found = layout.first(n), np.zeros((n_folds, 3))
         for part, own in zip(parts, found, strict=True):
-            solution = _without(part, whole, weights, first, penalty(first, of_products), n_elements)
+            solution = _without(part, whole, weights, first, n_products - first, (of_products, ridge), n_elements)
             own[:] = _squares(part, solution, first)
         errors[n, of_products] = found
         log_score = float(np.log(np.maximum(found[:, judged], 1e-30)).sum())
@@ -168,7 +164,8 @@ def fit_quadratic(
             whole,
             weights,
             first,
-            penalty(first, of_products),
+            n_products - first,
+            (of_products, ridge),
             n_elements,
         )
         for i in range(members)
@@ -176,7 +173,7 @@ def fit_quadratic(
     total = np.maximum(sum(part.n_rows for part in parts), 1.0)
     left = sum(_squares(part, solutions[0], first) for part in parts)
     return QuadraticSolution(
-        np.array([solution[layout.n_products - first :] for solution in solutions]),
+        np.array([solution[n_products - first :] for solution in solutions]),
         [_forms(solution, layout, first) for solution in solutions],
         np.sqrt(errors[n_best, of_products].sum(0) / total),
         np.sqrt(left / total),
@@ -337,14 +334,22 @@ def _without(
     whole: tuple[np.ndarray, np.ndarray],
     weights: tuple[float, float],
     first: int,
-    penalty: np.ndarray,
+    n_products: int,
+    ridges: tuple[float, float],
     n_elements: int,
 ) -> np.ndarray:
-    """Solution for the columns from ``first`` on, of all structures but those of a fold."""
+    """Solution for the columns from ``first`` on, of all structures but those of a fold.
+
+    The components are of like size on the data, so every product is penalised in units of its own; functions are as
+    in a linear potential (:func:`molml.energy.linear.penalties`).
+    """
     gram, moment = whole[0][first:, first:], whole[1][first:]
     if part is not None:
         own_gram, own_moment = _weighted([part], weights)
         gram, moment = gram - own_gram[first:, first:], moment - own_moment[first:]
+    own = np.diag(gram)[:n_products]
+    own = ridges[0] * np.maximum(own, 1e-12 * own.max(initial=0.0))
+    penalty = np.concatenate([own, penalties(gram[n_products:, n_products:], ridges[1], n_elements)])
     return ridge_solution(gram, moment, penalty, n_elements)
 
 

@@ -1,8 +1,9 @@
 """Choose the symmetry functions for a data set, so that nobody has to write a list by hand.
 
 A grid of shells, all their two-, three- and four-body combinations, and a few repulsive walls are the candidates; those
-whose values on the training atoms repeat the others are dropped (column-pivoted QR, the deterministic kin of CUR), and
-of the rest the ones that lower the training error most are kept (orthogonal least squares).
+that vary most on the training atoms, what they repeat of others taken off, are looked at (pivoted Cholesky, the
+deterministic kin of CUR), and of these the ones that lower the training error most are kept (orthogonal least squares).
+Where more functions are wanted than can be weighed against each other, all that are looked at are kept.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ COUPLINGS = tuple(
 # shells for products of two and of three moments by the number of elements, with whose 2nd and 3rd power they multiply
 N_PAIR_SHELLS = {1: 6, 2: 6, 3: 6, 4: 5}
 N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 3, 4: 2}
+_FEWEST_CANDIDATES, _MOST_CANDIDATES = 700, 2000
 _SAMPLE_ATOMS = 1500
+_ATOMS_PER_CANDIDATE = 2
 _SAMPLE_STRUCTURES = 300
 
 
@@ -110,8 +113,8 @@ def automatic_functions(
     n_functions : int
         Most functions per central element.
     n_candidates : int, optional
-        How many candidates per element reach the second, supervised stage; by default 700 or, if more,
-        twice ``n_functions``.
+        How many candidates per element reach the second, supervised stage; by default twice ``n_functions``, but at
+        least 700 and at most 2,000. Where that is no more than ``n_functions``, there is no second stage.
     seed : int
         Of the choice of structures looked at, where there are many.
 
@@ -127,7 +130,7 @@ def automatic_functions(
     if dataset.cutoff is None:
         raise ValueError("the data set needs a cutoff, got None; use dataset.with_cutoff(5.5)")
     if n_candidates is None:
-        n_candidates = max(700, 2 * n_functions)
+        n_candidates = max(n_functions, min(max(_FEWEST_CANDIDATES, 2 * n_functions), _MOST_CANDIDATES))
     if n_functions < 1 or n_candidates < n_functions:
         raise ValueError(
             f"n_functions must be positive and n_candidates no smaller, got {n_functions} and {n_candidates}"
@@ -141,11 +144,12 @@ def automatic_functions(
     symbols = [chemical_symbols[z] for z in dataset.elements]
     everything = SymmetryFunctions(dict.fromkeys(symbols, grid), cutoff=float(dataset.cutoff))
     kept = _independent(everything, sample, n_candidates)
-    stage = SymmetryFunctions(
-        {s: [grid[i] for i in columns] for s, columns in zip(symbols, kept, strict=True)}, cutoff=float(dataset.cutoff)
-    )
+    stage = {symbol: [grid[i] for i in columns] for symbol, columns in zip(symbols, kept, strict=True)}
+    if all(len(columns) <= n_functions for columns in kept):
+        return SymmetryFunctions({s: own or grid[:1] for s, own in stage.items()}, cutoff=float(dataset.cutoff))
     owner = np.concatenate([np.full(len(columns), e) for e, columns in enumerate(kept)] + [np.full(len(symbols), -1)])
-    equations = normal_equations(FeatureKernel(stage), sample, np.zeros(len(symbols)), n_folds=1, progress=progress)
+    kernel = FeatureKernel(SymmetryFunctions(stage, cutoff=float(dataset.cutoff)))
+    equations = normal_equations(kernel, sample, np.zeros(len(symbols)), n_folds=1, progress=progress)
     chosen = forward_selection(equations, owner, np.full(len(symbols), n_functions))
     start = np.cumsum([0, *(len(columns) for columns in kept)])
     functions = {}
@@ -157,27 +161,28 @@ def automatic_functions(
 
 
 def _independent(functions: SymmetryFunctions, sample: StructureDataset, limit: int) -> list[list[int]]:
-    """Candidates of each element that span the others' values best, by column-pivoted QR."""
+    """Candidates of each element, largest first: the one that varies most beside those already taken is next."""
     kernel = FeatureKernel(functions)
     blocks: list[list[np.ndarray]] = [[] for _ in functions.elements]
     seen = np.zeros(len(functions.elements))
+    n_atoms = max(_SAMPLE_ATOMS, _ATOMS_PER_CANDIDATE * limit)
     for i in range(len(sample)):
         item = sample[i]
         near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
         for e, values in enumerate(kernel.values(near, kernel.moments(near))):
             blocks[e].append(values)
             seen[e] += len(values)
-        if (seen > _SAMPLE_ATOMS).all():
+        if (seen > n_atoms).all():
             break
     kept = []
     for block in blocks:
-        values = np.concatenate(block)[:_SAMPLE_ATOMS]
+        values = np.concatenate(block)[:n_atoms]
         values = values - values.mean(0)
         spread = values.std(0)
         varying = np.flatnonzero(spread > 1e-8 * max(spread.max(initial=0.0), 1e-30))
-        if len(varying) <= limit:
-            kept.append(sorted(varying.tolist()))
-            continue
-        pivots = scipy.linalg.qr(values[:, varying] / spread[varying], mode="r", pivoting=True, check_finite=False)[1]
-        kept.append(sorted(varying[pivots[:limit]].tolist()))
+        if len(varying) > limit:
+            values = values[:, varying]
+            pivots = scipy.linalg.lapack.dpstrf(values.T @ values, overwrite_a=1)[1][:limit] - 1
+            varying = varying[pivots]
+        kept.append(sorted(varying.tolist()))
     return kept

@@ -13,7 +13,7 @@ from molml.energy import StructureDataset, SymmetryFunctions, fit
 from molml.energy.data import pair_vectors
 from molml.energy.features import G2, ThreeBody
 from molml.energy.kernels import FeatureKernel
-from molml.energy.linear import linear_forces, normal_equations, reference_energies, ridge_solution, solve
+from molml.energy.linear import linear_forces, normal_equations, penalties, reference_energies, ridge_solution, solve
 from molml.energy.prior import distorted, prior
 
 CUTOFF = 3.5
@@ -116,7 +116,8 @@ def test_least_squares_with_the_assumption_is_least_squares_with_more_rows(water
     found = solve(equations, energy_weights=(10.0,), ridges=(1e-8,), prior=assumed.gram)
     gram = np.tensordot([100.0, 1.0, 0.09], equations.gram.sum(0), 1) + assumed.gram
     moment = np.tensordot([100.0, 1.0, 0.09], equations.moment.sum(0), 1)
-    assert np.allclose(found.coefficients, ridge_solution(gram, moment, 1e-8, 2), rtol=1e-10)
+    expected = ridge_solution(gram, moment, penalties(gram, 1e-8, 2), 2)
+    assert np.allclose(found.coefficients, expected, rtol=1e-10)
     without = solve(equations, energy_weights=(10.0,), ridges=(1e-8,))
     on = [np.concatenate(list(linear_forces(KERNEL, assumed.structures, s.coefficients).values()))
           for s in (found, without)]  # fmt: skip
@@ -131,7 +132,7 @@ def test_potentials_have_no_holes_beside_the_data(monkeypatch):
     others = distorted(train, seed=99).structures
 
     def largest_and_error() -> tuple[float, float]:
-        potential = fit(train, model="linear", n_functions=60, guard=False)
+        potential = fit(train, n_functions=60, epochs=1, guard=False, progress=False)
         forces = [potential.predict(item, stress=False).forces.abs().max() for item in others]
         errors = [(potential.predict(rest[i]).forces - rest[i].forces).abs() for i in range(len(rest))]
         return float(np.quantile(forces, 0.9)), float(torch.cat(errors).mean())
@@ -139,5 +140,5 @@ def test_potentials_have_no_holes_beside_the_data(monkeypatch):
     with_it, error = largest_and_error()
     monkeypatch.setattr("molml.energy.prior._WIDTH", 1e6)  # the control: an assumption without weight
     without, error_without = largest_and_error()
-    assert with_it < 0.3 * without
+    assert with_it < 0.7 * without
     assert error < 1.1 * error_without

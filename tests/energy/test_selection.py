@@ -104,6 +104,20 @@ def test_an_element_whose_surroundings_never_vary_keeps_one_function() -> None:
     assert automatic_functions(dimers([5.0, 6.0])).n_functions("H") == 1
 
 
+def test_without_a_second_stage_what_varies_most_is_taken(alloy: StructureDataset) -> None:
+    functions = automatic_functions(alloy, n_functions=6, n_candidates=6)
+    grid = candidates(alloy.elements, shortest_distance(alloy), CUTOFF)
+    everything = SymmetryFunctions({"Ni": grid, "Cu": grid}, cutoff=CUTOFF)
+    for number, values in everything(collate([alloy[i] for i in range(12)])).items():
+        rest = (values - values.mean(0)).numpy()
+        chosen = []
+        for _ in range(6):
+            chosen.append(int((rest**2).sum(0).argmax()))
+            direction = rest[:, chosen[-1]] / np.linalg.norm(rest[:, chosen[-1]])
+            rest = rest - np.outer(direction, direction @ rest)
+        assert list(functions.functions[chemical_symbols[number]]) == [grid[i] for i in sorted(chosen)]
+
+
 def test_few_structures(alloy: StructureDataset) -> None:
     for n in (1, 2):
         functions = automatic_functions(alloy.subset(range(n)), n_functions=300)
