@@ -25,6 +25,7 @@ from molml.energy.linear import (
     LABELS,
     LeastSquares,
     NormalEquations,
+    check_columns,
     folds,
     limit_force_errors,
     linear_forces,
@@ -205,8 +206,8 @@ def fit(
     Raises
     ------
     ValueError
-        For settings out of range, a validation set of other elements, or a run in ``directory`` made with other
-        settings or data.
+        For settings out of range, more than 12,000 functions, a validation set of other elements, or a run in
+        ``directory`` made with other settings or data.
     molml.training.TrainingInterrupted
         After Ctrl-C; the run can be resumed.
     """
@@ -226,6 +227,10 @@ def fit(
     train = train.with_cutoff(cutoff)
     if n_functions is None:
         n_functions = _affordable(train, N_FUNCTIONS if periodic else MOLECULE_N_FUNCTIONS)
+    if functions is not None:
+        check_columns(sum(functions.n_functions(symbol) for symbol in functions.functions))
+    else:
+        check_columns(n_functions * len(train.elements))
     if valid is None and len(train) >= 10 and model == "network":
         train, valid = train.split(VALID_FRACTION, seed)
     if valid is not None:

@@ -30,7 +30,7 @@ _LEAST_LIMIT = 1e-3  # eV/Å; smaller errors are nobody's concern
 _MOST_PASSES, _MOST_STEPS = 5, 12
 _STRUCTURES_A_PASS = 30  # all rows of a structure are kept, so this bounds memory
 _ROWS_AT_ONCE = 2000  # a rank-k update of the normal matrix costs no less for fewer rows
-_COLUMNS_AT_ONCE = 8000
+MOST_COLUMNS = 12_000  # OpenBLAS crashes with two threads and 16,000
 
 
 class NormalEquations(NamedTuple):
@@ -137,6 +137,15 @@ def label_rows(
     return rows
 
 
+def check_columns(width: int) -> None:
+    """Refuse what normal matrices have no room for."""
+    if width > MOST_COLUMNS:
+        raise ValueError(
+            f"least squares are solved for at most {MOST_COLUMNS:,} functions of all elements together, got {width:,}; "
+            "use fewer (n_functions)"
+        )
+
+
 def folds(n_structures: int, n_folds: int, seed: int) -> np.ndarray:
     """Fold of every structure, shape (n_structures,): equal parts at random."""
     return np.random.default_rng(seed).permutation(n_structures) % n_folds
@@ -152,9 +161,16 @@ def normal_equations(
     progress: bool = False,
     description: str = "least squares",
 ) -> NormalEquations:
-    """Gather the least-squares sums of a data set; structures are dealt to the folds at random."""
+    """Gather the least-squares sums of a data set; structures are dealt to the folds at random.
+
+    Raises
+    ------
+    ValueError
+        For more than :data:`MOST_COLUMNS` functions and elements.
+    """
     n_folds = max(1, min(n_folds, len(dataset)))
     width = sum(centre.n_functions for centre in kernel.tables.centres) + len(kernel.elements)
+    check_columns(width)
     gram = np.zeros((n_folds, 3, width, width))
     moment, square, count = np.zeros((n_folds, 3, width)), np.zeros((n_folds, 3)), np.zeros((n_folds, 3))
     fold = folds(len(dataset), n_folds, seed)
@@ -180,15 +196,8 @@ def normal_equations(
 def add_gram(gram: np.ndarray, parts: list[np.ndarray]) -> None:
     """Add RᵀR to the lower triangle of ``gram`` in place, R being the stacked parts."""
     rows = np.concatenate(parts)
-    if len(gram) <= _COLUMNS_AT_ONCE:
-        # BLAS is column-major: gram.T and rows.T are these arrays as they lie in memory, its upper triangle our lower
-        scipy.linalg.blas.dsyrk(1.0, rows.T, beta=1.0, c=gram.T, lower=0, overwrite_c=1)
-        return
-    # OpenBLAS's update of a triangle crashes with two threads and 16,000 columns
-    for low in range(0, len(gram), _COLUMNS_AT_ONCE):
-        own, high = rows[:, low : low + _COLUMNS_AT_ONCE], low + _COLUMNS_AT_ONCE
-        gram[low:high, low:high] += np.tril(own.T @ own)
-        gram[high:, low:high] += rows[:, high:].T @ own
+    # BLAS is column-major: gram.T and rows.T are these arrays as they lie in memory, its upper triangle is our lower
+    scipy.linalg.blas.dsyrk(1.0, rows.T, beta=1.0, c=gram.T, lower=0, overwrite_c=1)
 
 
 def solve(
@@ -405,17 +414,17 @@ def ridge_solution(gram: np.ndarray, moment: np.ndarray, penalty: np.ndarray, n_
     # a column that symmetry makes zero holds roundings, which must not be blown up to the size of the others
     scale[scale <= _ROUNDING * scale.max()] = 1.0
     scaled_penalty = penalty / scale**2
-    scaled_penalty[len(scale) - n_free :] = 1e-13
+    scaled_penalty[len(scale) - n_free :] = least = 1e-13
     while True:
         scaled = gram / scale
         scaled /= scale[:, None]
-        scaled[np.diag_indices_from(scaled)] += scaled_penalty
+        scaled[np.diag_indices_from(scaled)] += np.maximum(scaled_penalty, least)
         try:
             factor = scipy.linalg.cho_factor(scaled, lower=True, overwrite_a=True, check_finite=False)
             return scipy.linalg.cho_solve(factor, moment / scale, check_finite=False) / scale
         except scipy.linalg.LinAlgError:
-            # rounding has eaten the smallest eigenvalues: a ridge above it is the least that can be had
-            scaled_penalty = np.maximum(scaled_penalty, 1e-15) * 10.0
+            # rounding has eaten the smallest eigenvalues: penalties above it are the least that can be had
+            least *= 10.0
 
 
 def forward_selection(

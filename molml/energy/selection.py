@@ -17,7 +17,7 @@ from ase.data import chemical_symbols
 from molml.energy.data import StructureDataset, pair_vectors
 from molml.energy.features import ANY, G2, FourBody, Function, SymmetryFunctions, ThreeBody
 from molml.energy.kernels import FeatureKernel, neighbourhood
-from molml.energy.linear import forward_selection, normal_equations
+from molml.energy.linear import MOST_COLUMNS, forward_selection, normal_equations
 
 N_SHELLS = 14
 N_WALL = 6
@@ -114,7 +114,8 @@ def automatic_functions(
         Most functions per central element.
     n_candidates : int, optional
         How many candidates per element reach the second, supervised stage; by default twice ``n_functions``, but at
-        least 700 and at most 2,000. Where that is no more than ``n_functions``, there is no second stage.
+        least 700 and at most 2,000, fewer for many elements. Where that is no more than ``n_functions``, there is no
+        second stage.
     seed : int
         Of the choice of structures looked at, where there are many.
 
@@ -130,7 +131,8 @@ def automatic_functions(
     if dataset.cutoff is None:
         raise ValueError("the data set needs a cutoff, got None; use dataset.with_cutoff(5.5)")
     if n_candidates is None:
-        n_candidates = max(n_functions, min(max(_FEWEST_CANDIDATES, 2 * n_functions), _MOST_CANDIDATES))
+        room = min(_MOST_CANDIDATES, (MOST_COLUMNS - len(dataset.elements)) // max(len(dataset.elements), 1))
+        n_candidates = max(n_functions, min(max(_FEWEST_CANDIDATES, 2 * n_functions), room))
     if n_functions < 1 or n_candidates < n_functions:
         raise ValueError(
             f"n_functions must be positive and n_candidates no smaller, got {n_functions} and {n_candidates}"

@@ -15,7 +15,6 @@ from molml.energy.kernels import FeatureKernel
 from molml.energy.linear import (
     NormalEquations,
     _bounded,
-    add_gram,
     folds,
     forward_selection,
     limit_force_errors,
@@ -203,13 +202,13 @@ def test_scores_are_those_of_refits(structures: list[Atoms], truth: np.ndarray) 
     assert {1e-4} < tried <= {1e-6, 1e-4, 1e-2}
 
 
-def test_wide_matrices_are_updated_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [np.random.default_rng(i).normal(size=(5 + i, 11)) for i in range(3)]
-    rows, gram = np.concatenate(parts), np.zeros((11, 11))
-    monkeypatch.setattr(linear, "_COLUMNS_AT_ONCE", 4)
-    for part in parts:
-        add_gram(gram, [part])
-    np.testing.assert_allclose(gram, np.tril(rows.T @ rows), rtol=0, atol=1e-12)
+def test_more_columns_than_there_is_room_for(structures: list[Atoms], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "MOST_COLUMNS", N + 2)
+    dataset = labelled(structures[:2], np.zeros(N + 2))
+    equations_of(dataset)
+    monkeypatch.setattr(linear, "MOST_COLUMNS", N + 1)
+    with pytest.raises(ValueError, match=f"at most {N + 1} functions .* got {N + 2}; use fewer"):
+        equations_of(dataset)
 
 
 def test_coefficients_are_penalised_alike() -> None:
