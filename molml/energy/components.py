@@ -23,7 +23,7 @@ _INDEPENDENT = 1e-10  # of the largest eigenvalue: what is below is rounding
 
 
 class Components(NamedTuple):
-    """Principal components of the standardised functions of one element.
+    """Principal components of the functions of one element.
 
     Attributes
     ----------
@@ -48,7 +48,7 @@ class Components(NamedTuple):
 
 
 def principal_components(
-    kernel: FeatureKernel, dataset: StructureDataset, statistics: FeatureStatistics
+    kernel: FeatureKernel, dataset: StructureDataset, statistics: FeatureStatistics, *, power: float = 1.0
 ) -> list[Components]:
     """Components of every element's functions, from a few thousand of its atoms.
 
@@ -58,6 +58,9 @@ def principal_components(
     dataset : StructureDataset
     statistics : FeatureStatistics
         Of the functions on these structures.
+    power : float
+        The functions are divided by their standard deviations to this power: with 1 all of them count alike, with 0
+        those that vary most count most.
     """
     blocks: list[list[np.ndarray]] = [[] for _ in kernel.elements]
     for i in np.random.default_rng(0).permutation(len(dataset)).tolist():
@@ -71,7 +74,7 @@ def principal_components(
     for block, mean, std in zip(blocks, statistics.mean, statistics.std, strict=True):
         # functions that hardly varied are left out: 1 / std would blow their noise up
         used = std.numpy() > 1e-6 * max(float(std.max()) if len(std) else 0.0, 1e-30)
-        scale = np.where(used, 1.0 / np.where(used, std.numpy(), 1.0), 0.0)
+        scale = np.where(used, np.where(used, std.numpy(), 1.0) ** -power, 0.0)
         values = (np.concatenate(block) - mean.numpy()) * scale
         variances, vectors = np.linalg.eigh(values.T @ values / max(len(values), 1))
         order = np.argsort(-variances)[: len(values)]
