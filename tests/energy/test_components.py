@@ -75,6 +75,16 @@ def test_components_are_uncorrelated_and_ordered(kernel, dataset, statistics, co
             np.testing.assert_allclose((z**2).mean(0), expected, rtol=1e-8)
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_components_of_functions_that_count_by_what_they_vary(kernel, dataset, statistics, power):
+    for e, own in enumerate(principal_components(kernel, dataset, statistics, power=power)):
+        centred = values_of(kernel, dataset, e) - own.mean
+        z = centred @ own.directions
+        np.testing.assert_allclose(z.T @ z / len(z), np.diag(own.variances), atol=1e-9 * own.variances[0])
+        expected = float((statistics.std[e] ** (2 - 2 * power)).sum())
+        assert own.variances.sum() == pytest.approx(expected, rel=1e-8)
+
+
 def test_products_with_derivatives_are_those_of_the_functions(kernel, dataset, components):
     projections = [own.scaled(3, 0.2) for own in components]
     own = ComponentKernel(kernel, projections, [c.mean for c in components])
