@@ -401,7 +401,7 @@ def penalties(gram: np.ndarray, ridge: float, n_free: int) -> np.ndarray:
     Functions are of like size by their definition, and one that hardly varies on the data needs a large coefficient to
     say anything: alike penalties keep coefficients of the fine and the far-fetched small. In units of every column's
     own size, which is the custom, all of them would count the same; forces on new structures are then up to 15 % worse
-    where functions are many and structures few (aspirin), and never better.
+    where functions are many and structures few (aspirin), and much the same elsewhere.
     """
     own = np.diag(gram)[: len(gram) - n_free]
     own = own[own > _ROUNDING**2 * own.max(initial=0.0)]

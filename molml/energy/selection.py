@@ -163,7 +163,7 @@ def automatic_functions(
 
 
 def _independent(functions: SymmetryFunctions, sample: StructureDataset, limit: int) -> list[list[int]]:
-    """Candidates of each element, largest first: the one that varies most beside those already taken is next."""
+    """Candidates of each element: the one that varies most, then the one that varies most beside it, and so on."""
     kernel = FeatureKernel(functions)
     blocks: list[list[np.ndarray]] = [[] for _ in functions.elements]
     seen = np.zeros(len(functions.elements))
