@@ -58,7 +58,7 @@ CUTOFF = 5.5  # Å
 MOLECULE_CUTOFF = 4.0  # Å
 N_FUNCTIONS = 300
 MOLECULE_N_FUNCTIONS = 1000
-_LABELS_PER_FUNCTION = 3
+_LABELS_PER_FUNCTION = 8
 _LEAST_FUNCTIONS = 20
 _MOST_FUNCTIONS = 3000  # of all elements together: the normal matrix is of this size
 _MATRICES = 4e9  # bytes of the normal matrices of all folds
@@ -169,7 +169,7 @@ def fit(
     functions : SymmetryFunctions, optional
         Use these instead of choosing.
     n_functions : int, optional
-        Most functions per element when they are chosen; by default one for three labels (energies and force components)
+        Most functions per element when they are chosen; by default one for eight labels (energies and force components)
         up to 300, or up to 1,000 if no structure is periodic, and up to 3,000 for all elements together.
     hidden : tuple of int
         Widths of the networks' hidden layers.
