@@ -107,8 +107,9 @@ def test_labels_make_it_better(tmp_path, monkeypatch):
     test = StructureDataset([hot(seed) for seed in range(20)])
     options = {**QUICK, "labels": 12}
     runs = [learn(start(), EMT(), tmp_path / str(seed), rounds=2, test=test, seed=seed, **options) for seed in range(4)]
-    errors = np.array([[row["test_forces_rmse"] for row in run.rounds] for run in runs])
-    assert errors[:, -1].mean() < 0.9 * errors[:, 0].mean()
+    # a run ends sooner where nothing is uncertain any more
+    errors = np.array([[run.rounds[i]["test_forces_rmse"] for i in (0, -1)] for run in runs])
+    assert errors[:, 1].mean() < 0.9 * errors[:, 0].mean()
 
 
 def test_errors_are_written(whole):
