@@ -234,56 +234,43 @@ def solve(
     scores: list[dict[str, float]] = []
     n_folds, n_free = len(gram), equations.n_elements
 
-    def weighted(energy_weight: float, folds: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Normal matrix and right-hand side, one matrix at a time: they can be large."""
-        matrix, right = np.zeros(gram.shape[2:]), np.zeros(moment.shape[2:])
-        for f in folds:
-            for label, weight in enumerate((energy_weight, 1.0, stress_weight)):
-                if equations.n_rows[f, label]:
-                    matrix += weight**2 * gram[f, label]
-                    right += weight**2 * moment[f, label]
+    def fitted(folds: Iterable[int], energy_weight: float, ridge: float) -> np.ndarray:
+        matrix, right = _weighted(equations, folds, (energy_weight, 1.0, stress_weight))
         matrix += prior
-        return matrix, right
+        return ridge_solution(matrix, right, penalties(matrix, ridge, n_free), n_free)
 
     def squares(f: int, x: np.ndarray) -> np.ndarray:
         labelled = zip(gram[f], equations.n_rows[f], strict=True)
         product = np.array([own @ x if n else np.zeros(len(x)) for own, n in labelled])
         return (product - 2.0 * moment[f]) @ x + equations.square[f]
 
-    def score(energy_weight: float, ridge: float) -> float:
+    def score(energy_weight: float, ridge: float) -> None:
         error = np.zeros((n_folds, 3))
         for f in range(n_folds if n_folds > 1 else 0):
-            matrix, right = weighted(energy_weight, (g for g in range(n_folds) if g != f))
-            error[f] = squares(f, ridge_solution(matrix, right, penalties(matrix, ridge, n_free), n_free))
+            error[f] = squares(f, fitted((g for g in range(n_folds) if g != f), energy_weight, ridge))
         # rounding can turn a perfect fit's error negative
         error = np.maximum(error, 1e-30)
         rmse = np.where(total > 0.0, np.sqrt(error.sum(0) / np.maximum(total, 1.0)), 0.0)
         log_score = float(np.log(error[:, :2][equations.n_rows[:, :2] > 0.0]).sum())
         names = "energy_weight", "ridge", "energy_rmse", "forces_rmse", "virial_rmse", "log_score"
         scores.append(dict(zip(names, (energy_weight, ridge, *rmse.tolist(), log_score), strict=True)))
-        return log_score
 
     def best_score() -> dict[str, float]:
         return min(scores, key=lambda score: score["log_score"])
 
     # the two choices hardly depend on each other: first the weight at a middling ridge, then the ridge, away from
-    # there as long as the score falls
+    # there either way as long as the score falls
     middle = len(ridges) // 2
     for energy_weight in energy_weights:
         score(energy_weight, ridges[middle])
-    energy_weight, lowest = best_score()["energy_weight"], best_score()["log_score"]
-    for ridge in ridges[middle + 1 :]:
-        if score(energy_weight, ridge) >= lowest:
-            break
-        lowest = best_score()["log_score"]
-    if best_score()["ridge"] == ridges[middle]:
-        for ridge in ridges[:middle][::-1]:
-            if score(energy_weight, ridge) >= lowest:
+    for way in (ridges[middle + 1 :], ridges[:middle][::-1]):
+        for ridge in way:
+            before = best_score()
+            score(before["energy_weight"], ridge)
+            if best_score() is before:
                 break
-            lowest = best_score()["log_score"]
     best = best_score()
-    matrix, right = weighted(best["energy_weight"], range(n_folds))
-    solution = ridge_solution(matrix, right, penalties(matrix, best["ridge"], n_free), n_free)
+    solution = fitted(range(n_folds), best["energy_weight"], best["ridge"])
     left = np.sum([squares(f, solution) for f in range(n_folds)], axis=0)
     train_rmse = np.sqrt(np.maximum(left, 0.0) / np.maximum(total, 1.0))
     rmse = np.array([best["energy_rmse"], best["forces_rmse"], best["virial_rmse"]])
@@ -347,12 +334,20 @@ def limit_force_errors(
 
 def weighted_gram(equations: NormalEquations, energy_weight: float) -> np.ndarray:
     """Normal matrix of all folds and labels, shape (n_columns, n_columns), weighted as :func:`solve` does."""
-    found = np.zeros(equations.gram.shape[2:])
-    for own, counts in zip(equations.gram, equations.n_rows, strict=True):
-        for matrix, n, weight in zip(own, counts, (energy_weight, 1.0, STRESS_WEIGHT), strict=True):
-            if n:
-                found += weight**2 * matrix
-    return found
+    return _weighted(equations, range(len(equations.gram)), (energy_weight, 1.0, STRESS_WEIGHT))[0]
+
+
+def _weighted(
+    equations: NormalEquations, folds: Iterable[int], weights: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Normal matrix and right-hand side of some folds, added up one matrix at a time: they can be large."""
+    matrix, right = np.zeros(equations.gram.shape[2:]), np.zeros(equations.moment.shape[2:])
+    for f in folds:
+        for label, weight in enumerate(weights):
+            if equations.n_rows[f, label]:
+                matrix += weight**2 * equations.gram[f, label]
+                right += weight**2 * equations.moment[f, label]
+    return matrix, right
 
 
 def linear_forces(
@@ -413,8 +408,8 @@ def ridge_solution(gram: np.ndarray, moment: np.ndarray, penalty: np.ndarray, n_
     scale = np.sqrt(np.diag(gram))
     # a column that symmetry makes zero holds roundings, which must not be blown up to the size of the others
     scale[scale <= _ROUNDING * scale.max()] = 1.0
-    scaled_penalty = penalty / scale**2
-    scaled_penalty[len(scale) - n_free :] = least = 1e-13
+    scaled_penalty, least = penalty / scale**2, 1e-13
+    scaled_penalty[len(scale) - n_free :] = least
     while True:
         scaled = gram / scale
         scaled /= scale[:, None]
