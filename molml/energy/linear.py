@@ -7,7 +7,7 @@ cross-validated without touching the structures again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -405,6 +405,11 @@ def penalties(gram: np.ndarray, ridge: float, n_free: int) -> np.ndarray:
 
 def ridge_solution(gram: np.ndarray, moment: np.ndarray, penalty: np.ndarray, n_free: int) -> np.ndarray:
     """Solve with ``penalty`` on the squares of the coefficients, the last ``n_free`` excepted."""
+    return ridge_factor(gram, penalty, n_free)(moment)
+
+
+def ridge_factor(gram: np.ndarray, penalty: np.ndarray, n_free: int) -> Callable[[np.ndarray], np.ndarray]:
+    """As :func:`ridge_solution`, for any number of right-hand sides; the lower triangle of ``gram`` is read."""
     scale = np.sqrt(np.diag(gram))
     # a column that symmetry makes zero holds roundings, which must not be blown up to the size of the others
     scale[scale <= _ROUNDING * scale.max()] = 1.0
@@ -416,7 +421,7 @@ def ridge_solution(gram: np.ndarray, moment: np.ndarray, penalty: np.ndarray, n_
         scaled[np.diag_indices_from(scaled)] += np.maximum(scaled_penalty, least)
         try:
             factor = scipy.linalg.cho_factor(scaled, lower=True, overwrite_a=True, check_finite=False)
-            return scipy.linalg.cho_solve(factor, moment / scale, check_finite=False) / scale
+            return lambda moment: scipy.linalg.cho_solve(factor, moment / scale, check_finite=False) / scale
         except scipy.linalg.LinAlgError:
             # rounding has eaten the smallest eigenvalues: penalties above it are the least that can be had
             least *= 10.0

@@ -1,17 +1,21 @@
 """A quadratic form of the symmetry functions, solved for together with the linear part.
 
-Products of two functions of four atoms see seven at a time: what many more functions bring to a linear potential, a few
-dozen projections of an atom's functions bring here. All products of their leading principal components are columns of
-one least-squares problem; its solution is a symmetric matrix per element, whose eigenvectors are kept.
+Products of two functions of four atoms see seven at a time: what many more functions bring to a linear potential,
+products of an atom's functions bring here. There are tens of thousands of them, hardly fewer than labels, and most of
+them small: with alike penalties in the functions' own units, as in ridge regression with the kernel (1 + G·G')², each
+tells a little. Their least-squares problem is solved by conjugate gradients, in which products only appear as symmetric
+matrices, one an element; in every step the linear part is solved for exactly, which leaves so well-conditioned a
+problem that a few dozen steps are enough. The eigenvectors of the matrices are kept.
 
 References
 ----------
 Wood, Thompson, J. Chem. Phys. 148, 241721 (2018), quadratic forms of descriptors by linear least squares.
+Golub, Pereyra, SIAM J. Numer. Anal. 10, 413 (1973), variables that are solved for in every step of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,19 +24,25 @@ from tqdm import tqdm
 from molml.energy.components import Components
 from molml.energy.cutoffs import jit
 from molml.energy.data import StructureDataset, Structures, pair_vectors
-from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
-from molml.energy.linear import STRESS_WEIGHT, add_gram, folds, label_rows, needs_derivatives, penalties, ridge_solution
+from molml.energy.kernels import FeatureKernel, neighbourhood
+from molml.energy.linear import STRESS_WEIGHT, add_gram, folds, label_rows, needs_derivatives, ridge_factor
 from molml.energy.model import QuadraticForm
 from molml.energy.prior import Prior
 
-RIDGES = (1e-2, 1e-4, 1e-1)  # of the products; the first is the one that numbers of components are compared with
-N_FOLDS = 3
-MOST_COMPONENTS = 60
-_SHARES = (1 / 6, 1 / 3, 2 / 3, 1)
-_LEAST_LABELS = 1000  # with fewer, cross-validation finds by chance what makes new structures worse
-_LABELS_PER_COLUMN = 2.0
-_MATRICES = 4e9  # bytes of all normal matrices: there are no more components than fit in it
+# penalties of coefficients, in units of the mean square of a force's row; what is tried first, then either way
+RIDGES = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
+_FIRST = RIDGES.index(1e-8)
+# penalties of functions, to those of their products where functions are divided by their total deviation
+SHARES = (1e-4, 1e-3, 1e-2)
+MOST_COMPONENTS = 200
+_N_FOLDS = 5
+_LEAST_LABELS = 1000  # with fewer, what is left aside says by chance that products help
+_ROWS, _CHANGES = 2e9, 2.5e9  # bytes of what is kept of the linear part, and of the components' derivatives
 _ROWS_AT_ONCE = 2000
+_ASSUMED_FOLD, _NONE = -1, -2  # what is never left aside, and the fold that holds nothing
+_TOLERANCE, _MOST_STEPS = 1e-3, 60  # what more steps change is within the noise
+# of the prior's weights, which are for a linear potential: errors are about a third of its
+_ASSUMED = 0.1
 
 
 class QuadraticSolution(NamedTuple):
@@ -40,40 +50,42 @@ class QuadraticSolution(NamedTuple):
 
     solutions: np.ndarray  # (n_members, n_columns); coefficients of the functions, then energies of the elements
     forms: list[list[QuadraticForm]]  # of every member and element
-    rmse: np.ndarray  # (3,) root mean square error of each of LABELS' rows, cross-validated
+    rmse: np.ndarray  # (3,) root mean square error of each of LABELS' rows, of structures left aside
     train_rmse: np.ndarray  # (3,) the same on the training data
-    scores: list[dict[str, float]]  # one per tried pair: n_components, ridge, log_score
+    scores: list[dict[str, float]]  # one per tried pair: ridge, share (0 without products), log_score
 
 
-class _Fold(NamedTuple):
-    """Least-squares sums of the forces of a fold, and its few rows of energies and virials as they are."""
+class _Labels(NamedTuple):
+    """Rows of the least-squares problem; energies and virials are multiplied by their weight."""
 
-    gram: np.ndarray  # (n_columns, n_columns), the lower triangle
-    moment: np.ndarray
-    square: np.ndarray  # (1,)
-    n_rows: np.ndarray  # (3,)
-    rows: tuple[list[np.ndarray], list[np.ndarray]]
-    targets: tuple[list[np.ndarray], list[np.ndarray]]
-
-
-class _Layout(NamedTuple):
-    """Columns: products of components, those with the last component first, then functions, then elements.
-
-    So fewer components are the columns from some place on.
-    """
-
-    projections: list[np.ndarray]  # (n_functions, n_components) of every element
-    means: list[np.ndarray]  # (n_functions,)
-    start: np.ndarray  # (n_elements, most components): column of the products of component b with 0 ... b
-    n_products: int
-
-    def first(self, n_components: int) -> int:
-        """First column where only so many components count."""
-        return self.n_products - sum(_n_products(min(n_components, p.shape[1])) for p in self.projections)
+    linear: np.ndarray  # (n_rows, n_columns) columns of the linear part
+    target: np.ndarray  # (n_rows,)
+    kind: np.ndarray  # (n_rows,) index in LABELS
+    structure: np.ndarray  # (n_rows,)
+    fold: np.ndarray  # (n_rows,) -1 for what is assumed, and never left aside
+    weight: np.ndarray  # (n_rows,) of its structure
+    place: np.ndarray  # (n_rows,) of the row among all energies, forces and virials
+    factor: np.ndarray  # (n_rows,) of that number
 
 
-def _n_products(n_components: int) -> int:
-    return n_components * (n_components + 1) // 2
+class _Centres(NamedTuple):
+    """Atoms of one element: components of their functions, and derivatives of these by the pair vectors."""
+
+    components: np.ndarray  # (n_atoms, n_components)
+    structure: np.ndarray  # (n_atoms,)
+    owner: np.ndarray  # (n_pairs,) atom, by its place here
+    first: np.ndarray  # (n_pairs,) atoms by their place among all
+    second: np.ndarray
+    vectors: np.ndarray  # (n_pairs, 3)
+    changes: np.ndarray  # (n_pairs, 3, n_components); single precision halves what every step reads
+
+
+class _Problem(NamedTuple):
+    labels: _Labels
+    centres: list[_Centres]
+    n_structures: int
+    n_atoms: int
+    n_elements: int
 
 
 def fit_quadratic(
@@ -83,29 +95,28 @@ def fit_quadratic(
     reference: np.ndarray,
     *,
     energy_weight: float,
-    ridge: float,
     n_components: int = MOST_COMPONENTS,
     prior: Prior | None = None,
     members: int = 1,
     seed: int = 0,
     progress: bool = False,
 ) -> QuadraticSolution | None:
-    """Quadratic forms and linear parts by ridge regression; number of components and penalty by cross-validation.
+    """Quadratic forms and linear parts by ridge regression; penalties by the errors of structures left aside.
 
-    Forces decide, where there are any: one structure of another kind outweighs all others in the sum of the energies'
-    squares.
+    Of these, every structure counts by the logarithm of its forces' error, as one of another kind would outweigh all
+    others in the sum of squares.
 
     Parameters
     ----------
     kernel : FeatureKernel
     dataset : StructureDataset
     components : sequence of Components
-        Of every element's functions.
+        Of every element's functions, as they are (power 0).
     reference : array, shape (n_elements,), eV
-    energy_weight, ridge : float
-        Weight of energies against forces, and penalty of the functions: those of :func:`molml.energy.linear.solve`.
+    energy_weight : float
+        Weight of energies against forces, as :func:`molml.energy.linear.solve` found it.
     n_components : int
-        Most principal components of each element.
+        Most principal components of each element; fewer where their derivatives take more than 2.5 GB.
     prior : Prior, optional
         What is assumed of other structures.
     members : int
@@ -117,264 +128,351 @@ def fit_quadratic(
     -------
     QuadraticSolution, or None where the linear potential alone is as good, or labels are too few for more
     """
-    n_folds = min(N_FOLDS if members == 1 else int(np.clip(members, 5, 10)), len(dataset))
-    n_labels = sum(int(dataset[i].has_energy.sum() + 3 * dataset[i].has_forces.sum()) for i in range(len(dataset)))
-    if n_labels < _LEAST_LABELS:
+    n_folds = min(_N_FOLDS if members == 1 else int(np.clip(members, 5, 10)), len(dataset))
+    n_labels = np.array([_n_labels(dataset[i]) for i in range(len(dataset))])
+    if n_labels.sum() < _LEAST_LABELS or n_folds < 2:
         return None
-    most = min(n_labels / _LABELS_PER_COLUMN, (_MATRICES / (8 * (n_folds + 5))) ** 0.5)
-    layout = _layout(components, n_components, most)
-    if not layout.n_products or n_folds < 2:
+    width = sum(centre.n_functions for centre in kernel.tables.centres) + len(kernel.elements)
+    fold = folds(len(dataset), n_folds, seed)
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    used = np.sort(order[np.cumsum(n_labels[order]) * 8.0 * width <= _ROWS])
+    items = [dataset[i] for i in used.tolist()]
+    beside = [] if prior is None else prior.structures
+    assumed = [item._replace(weight=_ASSUMED * item.weight) for item in beside]
+    n_pairs = sum(len(item.first) for item in (*items, *assumed))
+    n = min(n_components, int(_CHANGES / (12 * max(n_pairs, 1))))
+    variance = _total_variance(kernel, items, components)
+    if not n or not variance:
         return None
-    parts = _gather(kernel, dataset, reference, layout, folds(len(dataset), n_folds, seed), n_folds, progress)
-    weights = energy_weight, STRESS_WEIGHT
-    whole = _weighted(parts, weights)
-    if prior is not None:
-        (assumed,) = _gather(kernel, prior.structures, reference, layout, np.zeros(len(prior.structures)), 1, progress)
-        whole = whole[0] + assumed.gram, whole[1]
-    n_products = layout.n_products
-    n_elements, largest = len(kernel.elements), max(p.shape[1] for p in layout.projections)
-    judged = 1 if any(part.n_rows[1] for part in parts) else 0
+    projections = [own.directions[:, :n] / variance**0.5 for own in components]
+    problem = _gather(
+        kernel,
+        [*items, *assumed],
+        np.concatenate([fold[used], np.full(len(assumed), _ASSUMED_FOLD)]),
+        reference,
+        [own.mean for own in components],
+        projections,
+        (energy_weight, 1.0, STRESS_WEIGHT),
+        progress,
+    )
+    labels, unit = problem.labels, _mean_square(problem)
+    judged = 1 if (labels.kind == 1).any() else 0
+    left_aside = (labels.fold == 0) & (labels.kind == judged)
+    if not left_aside.any():
+        return None
+    whole = _gram(labels, np.ones(len(labels.fold), dtype=bool))
+    grams = {f: _gram(labels, labels.fold == f) for f in range(1 if members == 1 else min(members, n_folds))}
     scores: list[dict[str, float]] = []
-    errors: dict[tuple[int, float], np.ndarray] = {}
+    found: dict[tuple[float, float], np.ndarray] = {}
 
-    def score(n: int, of_products: float) -> None:
-        first, found = layout.first(n), np.zeros((n_folds, 3))
-        for part, own in zip(parts, found, strict=True):
-            solution = _without(part, whole, weights, first, n_products - first, (of_products, ridge), n_elements)
-            own[:] = _squares(part, solution, first)
-        errors[n, of_products] = found
-        log_score = float(np.log(np.maximum(found[:, judged], 1e-30)).sum())
-        scores.append({"n_components": n, "ridge": of_products, "log_score": log_score})
+    def solved(without: int, ridge: float, share: float) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Without a fold: matrices of the products, coefficients of the linear part, and errors of all rows."""
+        kept, penalty = labels.fold != without, unit * ridge
+        gram = whole - grams[without] if without in grams else whole
+        factor = ridge_factor(gram, np.full(len(gram), penalty), problem.n_elements)
+        matrices = [np.zeros((p.shape[1],) * 2) for p in projections]
+        if share:
+            matrices = _products(problem, factor, kept, penalty / (share * variance))
+        left = labels.target - _quadratic_rows(problem, matrices)
+        solution = factor(labels.linear.T @ (kept * left))
+        return matrices, solution, left - labels.linear @ solution
+
+    def score(ridge: float, share: float) -> None:
+        errors = solved(0, ridge, share)[2]
+        found[ridge, share] = errors[labels.fold == 0]
+        log_score = _log_score(errors[left_aside], labels.structure[left_aside], judged)
+        scores.append({"ridge": ridge, "share": share, "log_score": log_score})
 
     def best() -> dict[str, float]:
         return min(scores, key=lambda s: s["log_score"])
 
-    for n in sorted({0, *(round(largest * share) for share in _SHARES)}):
-        score(n, RIDGES[0])
-    n_best = int(best()["n_components"])
-    if not n_best:
+    middle = SHARES[len(SHARES) // 2]
+    for share in (0.0, middle):
+        score(RIDGES[_FIRST], share)
+    for way in (RIDGES[_FIRST + 1 :], RIDGES[:_FIRST][::-1]):
+        for ridge in way:
+            before = best()
+            for share in (0.0, middle):
+                score(ridge, share)
+            if best() is before:
+                break
+    for share in SHARES:
+        if share != middle and best()["share"]:
+            score(best()["ridge"], share)
+    ridge, share = best()["ridge"], best()["share"]
+    if not share:
         return None
-    for of_products in RIDGES[1:]:
-        score(n_best, of_products)
-    of_products = best()["ridge"]
-    first = layout.first(n_best)
-    solutions = [
-        _without(
-            None if members == 1 else parts[i % n_folds],
-            whole,
-            weights,
-            first,
-            n_products - first,
-            (of_products, ridge),
-            n_elements,
-        )
-        for i in range(members)
-    ]
-    total = np.maximum(sum(part.n_rows for part in parts), 1.0)
-    left = sum(_squares(part, solutions[0], first) for part in parts)
+    solutions, forms, train_errors = [], [], np.zeros(0)
+    for i in range(members):
+        matrices, solution, errors = solved(_NONE if members == 1 else i % n_folds, ridge, share)
+        solutions.append(solution)
+        forms.append([_form(p, matrix) for p, matrix in zip(projections, matrices, strict=True)])
+        if not i:
+            train_errors = errors
+    weights = energy_weight, 1.0, STRESS_WEIGHT
+    aside, real = labels.fold == 0, labels.fold != _ASSUMED_FOLD
     return QuadraticSolution(
-        np.array([solution[n_products - first :] for solution in solutions]),
-        [_forms(solution, layout, first) for solution in solutions],
-        np.sqrt(errors[n_best, of_products].sum(0) / total),
-        np.sqrt(left / total),
+        np.array(solutions),
+        forms,
+        _rmse(found[ridge, share], labels, aside, weights),
+        _rmse(train_errors[real], labels, real, weights),
         scores,
     )
 
 
-def _layout(components: Sequence[Components], n_components: int, most: float) -> _Layout:
-    """Columns for so many components that there are no more than ``most``."""
-    projections = [own.scaled(n_components, 0.5) for own in components]
-    n_linear = sum(len(p) for p in projections) + len(projections)
-
-    def products(n: int) -> int:
-        return sum(_n_products(min(n, p.shape[1])) for p in projections)
-
-    n = max((p.shape[1] for p in projections), default=0)
-    while n and n_linear + products(n) > most:
-        n -= 1
-    projections = [p[:, :n] for p in projections]
-    start, column = np.zeros((len(projections), n), dtype=np.int64), 0
-    for b in range(n - 1, -1, -1):
-        for e, projection in enumerate(projections):
-            if b < projection.shape[1]:
-                start[e, b] = column
-                column += b + 1
-    return _Layout(projections, [own.mean for own in components], start, column)
+def _n_labels(item: Structures) -> int:
+    return int(item.has_energy.sum()) + 3 * int(item.has_forces.sum()) + 6 * int(item.has_stress.sum())
 
 
-def _near(kernel: FeatureKernel, item: Structures) -> Neighbourhood:
-    return neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
+def _total_variance(kernel: FeatureKernel, items: Sequence[Structures], components: Sequence[Components]) -> float:
+    """Of all functions together, per atom."""
+    numbers = np.concatenate([item.numbers.numpy() for item in items]) if items else np.zeros(0)
+    shares = [float(np.mean(numbers == z)) if len(numbers) else 0.0 for z in kernel.elements]
+    return sum(share * float(own.variances.sum()) for share, own in zip(shares, components, strict=True))
 
 
 def _gather(
     kernel: FeatureKernel,
-    dataset: StructureDataset | Sequence[Structures],
-    reference: np.ndarray,
-    layout: _Layout,
+    items: Sequence[Structures],
     fold: np.ndarray,
-    n_folds: int,
+    reference: np.ndarray,
+    means: Sequence[np.ndarray],
+    projections: Sequence[np.ndarray],
+    weights: tuple[float, float, float],
     progress: bool,
-) -> list[_Fold]:
-    width = layout.n_products + sum(len(p) for p in layout.projections) + len(kernel.elements)
-    parts = [
-        _Fold(np.zeros((width, width)), np.zeros(width), np.zeros(1), np.zeros(3), ([], []), ([], []))
-        for _ in range(n_folds)
-    ]
-    waiting: list[list[np.ndarray]] = [[] for _ in parts]
-    for i in tqdm(range(len(dataset)), desc="quadratic form", disable=not progress, leave=False):
-        item, own = dataset[i], int(fold[i])
-        part = parts[own]
-        for label, (design, target) in enumerate(_rows(kernel, item, reference, layout)):
-            part.n_rows[label] += len(target) * float(item.weight[0])
-            if label == 1:
-                part.moment[:] += design.T @ target
-                part.square[0] += target @ target
-                waiting[own].append(design)
-            elif len(target):
-                part.rows[label // 2].append(design)
-                part.targets[label // 2].append(target)
-        if sum(len(rows) for rows in waiting[own]) > _ROWS_AT_ONCE:
-            add_gram(part.gram, waiting[own])
-            waiting[own] = []
-    for part, rows in zip(parts, waiting, strict=True):
-        if rows:
-            add_gram(part.gram, rows)
-    return parts
+) -> _Problem:
+    """Everything that the steps of the solution read; what is assumed has targets of zero."""
+    n_rows, n_structures = sum(_n_labels(item) for item in items), len(items)
+    n_atoms = sum(len(item.numbers) for item in items)
+    width = sum(len(p) for p in projections) + len(projections)
+    numbers, places = (lambda: np.zeros(n_rows)), (lambda: np.zeros(n_rows, dtype=np.int64))
+    labels = _Labels(np.zeros((n_rows, width)), numbers(), places(), places(), places(), numbers(), places(), numbers())
+    centres: list[_Centres] = []
+    centres = []
+    for z, p in zip(kernel.elements, projections, strict=True):
+        own = sum(int((item.numbers == z).sum()) for item in items)
+        n_pairs = sum(int((item.numbers[item.first] == z).sum()) for item in items)
+        owner, first, second = (np.zeros(n_pairs, dtype=np.int64) for _ in range(3))
+        changes = np.zeros((n_pairs, 3, p.shape[1]), dtype=np.float32)
+        of_atoms = np.zeros((own, p.shape[1])), np.zeros(own, dtype=np.int64)
+        centres.append(_Centres(*of_atoms, owner, first, second, np.zeros((n_pairs, 3)), changes))
+    row, atom, own_atom, own_pair = 0, 0, [0] * len(centres), [0] * len(centres)
+    for s, item in enumerate(tqdm(items, desc="quadratic form", disable=not progress, leave=False)):
+        n = len(item.numbers)
+        near = neighbourhood(kernel.elements, item.numbers, item.first, item.second, pair_vectors(item))
+        moments = kernel.moments(near)
+        values = kernel.values(near, moments)
+        derivatives = kernel.jacobian(near, moments) if needs_derivatives(item) else None
+        sums = np.concatenate([x.sum(0) for x in values])
+        per_root = np.sqrt(float(item.weight[0]) / n)
+        forces = np.flatnonzero(np.repeat(item.has_forces.numpy(), 3))
+        where = np.array([s]), n_structures + 3 * atom + forces, n_structures + 3 * n_atoms + 6 * s + np.arange(6)
+        factors = per_root, np.sqrt(float(item.weight[0])), per_root
+        for kind, (design, target) in enumerate(label_rows(item, sums, near.atoms, derivatives, reference)):
+            here = slice(row, row + len(target))
+            labels.linear[here] = weights[kind] * design
+            if fold[s] != _ASSUMED_FOLD:
+                labels.target[here] = weights[kind] * target
+            labels.kind[here], labels.structure[here], labels.fold[here] = kind, s, fold[s]
+            labels.weight[here] = float(item.weight[0])
+            if len(target):
+                labels.place[here] = where[kind]
+            labels.factor[here] = weights[kind] * factors[kind]
+            row += len(target)
+        blocks = kernel.derivatives(near, moments) if derivatives is not None else [None] * len(centres)
+        for e, (block, centre) in enumerate(zip(blocks, centres, strict=True)):
+            atoms = near.atoms[e]
+            here = slice(own_atom[e], own_atom[e] + len(atoms))
+            centre.components[here], centre.structure[here] = (values[e] - means[e]) @ projections[e], s
+            if block is not None:
+                counts = np.diff(near.pairs.start)[atoms]
+                pairs = np.repeat(near.pairs.start[atoms] - np.cumsum(counts) + counts, counts)
+                pairs += np.arange(len(pairs))
+                those = slice(own_pair[e], own_pair[e] + len(pairs))
+                centre.owner[those] = np.repeat(own_atom[e] + np.arange(len(atoms)), counts)
+                centre.first[those] = atom + near.pairs.first[pairs]
+                centre.second[those] = atom + near.pairs.second[pairs]
+                centre.vectors[those] = near.pairs.vectors[pairs]
+                centre.changes[those] = np.matmul(block, projections[e])
+                own_pair[e] += len(pairs)
+            own_atom[e] += len(atoms)
+        atom += n
+    return _Problem(labels, centres, n_structures, n_atoms, len(kernel.elements))
 
 
-def _rows(
-    kernel: FeatureKernel, item: Structures, reference: np.ndarray, layout: _Layout
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Design matrices and targets of one structure."""
-    near = _near(kernel, item)
-    moments = kernel.moments(near)
-    values = kernel.values(near, moments)
-    z = [(x - mean) @ p for x, mean, p in zip(values, layout.means, layout.projections, strict=True)]
-    n = layout.n_products
-    sums = np.concatenate([np.zeros(n), *(x.sum(0) for x in values)])
-    for e, own in enumerate(z):
-        matrix = own.T @ own
-        for b, start in enumerate(layout.start[e, : own.shape[1]].tolist()):
-            sums[start : start + b + 1] = matrix[b, : b + 1]
-    derivatives = None
-    if needs_derivatives(item):
-        by_position, by_strain = (
-            np.concatenate([np.zeros((*part.shape[:-1], n)), part], axis=-1) for part in kernel.jacobian(near, moments)
-        )
-        strain = bool(item.has_stress[0])
-        for e, block in enumerate(kernel.derivatives(near, moments)):
-            counts = np.diff(near.pairs.start)[near.atoms[e]]
-            owner = np.repeat(np.arange(len(counts)), counts)
-            pairs = np.repeat(near.pairs.start[near.atoms[e]] - np.cumsum(counts) + counts, counts)
-            pairs += np.arange(len(owner))
-            changes = np.matmul(block, layout.projections[e])
-            geometry = near.pairs.first[pairs], near.pairs.second[pairs], near.pairs.vectors[pairs]
-            _products(*geometry, z[e][owner], changes, layout.start[e], by_position, by_strain, strain)
-        derivatives = by_position, by_strain
-    return label_rows(item, sums, near.atoms, derivatives, reference)
+def _mean_square(problem: _Problem) -> float:
+    """Of the functions in a row of forces; where there are none, in a row of energies about their mean."""
+    labels, width = problem.labels, problem.labels.linear.shape[1] - problem.n_elements
+    rows = labels.linear[(labels.kind == 1) & (labels.fold != _ASSUMED_FOLD), :width]
+    if not len(rows):
+        rows = labels.linear[labels.kind == 0, :width]
+        rows = rows - rows.mean(0)
+    return float(np.einsum("ij,ij->", rows, rows)) / len(rows)
+
+
+def _gram(labels: _Labels, chosen: np.ndarray) -> np.ndarray:
+    """Normal matrix of the linear part of some rows, its lower triangle."""
+    gram, rows = np.zeros((labels.linear.shape[1],) * 2), np.flatnonzero(chosen)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        add_gram(gram, [labels.linear[rows[start : start + _ROWS_AT_ONCE]]])
+    return gram
+
+
+def _products(
+    problem: _Problem, factor: Callable[[np.ndarray], np.ndarray], kept: np.ndarray, penalty: float
+) -> list[np.ndarray]:
+    """Matrices of the quadratic forms, by conjugate gradients; the linear part is solved for in every step.
+
+    Products hardly depend on each other once it is, so their own mean squares precondition well.
+    """
+    labels = problem.labels
+
+    def left(rows: np.ndarray) -> np.ndarray:
+        """What the linear part can't explain of some rows."""
+        return kept * (rows - labels.linear @ factor(labels.linear.T @ (kept * rows)))
+
+    scale = [1.0 / (own + penalty) for own in _squares(problem)]
+    found = [np.zeros_like(own) for own in scale]
+    residual = _transposed(problem, left(labels.target))
+    direction = [own * r for own, r in zip(scale, residual, strict=True)]
+    first = size = _dot(residual, direction)
+    for _ in range(_MOST_STEPS):
+        if size <= _TOLERANCE * first:
+            break
+        image = _transposed(problem, left(_quadratic_rows(problem, direction)))
+        image = [own + penalty * d for own, d in zip(image, direction, strict=True)]
+        step = size / _dot(direction, image)
+        for own, d, r, change in zip(found, direction, residual, image, strict=True):
+            own += step * d
+            r -= step * change
+        before, size = size, _dot(residual, [own * r for own, r in zip(scale, residual, strict=True)])
+        direction = [own * r + size / before * d for own, r, d in zip(scale, residual, direction, strict=True)]
+    return found
+
+
+def _dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
+
+
+def _log_score(errors: np.ndarray, structure: np.ndarray, judged: int) -> float:
+    """Logarithm of the mean square of forces, mean of structures; energies, one a structure, are taken together."""
+    if not judged:
+        structure = np.zeros_like(structure)
+    _, own = np.unique(structure, return_inverse=True)
+    squares = np.bincount(own, errors**2) / np.bincount(own)
+    return float(np.mean(np.log(np.maximum(squares, 1e-30))))
+
+
+def _rmse(errors: np.ndarray, labels: _Labels, chosen: np.ndarray, weights: tuple[float, float, float]) -> np.ndarray:
+    kind, weight = labels.kind[chosen], labels.weight[chosen]
+    squares = np.bincount(kind, errors**2, minlength=3) / np.bincount(kind, weight, minlength=3).clip(1e-30)
+    return np.sqrt(squares) / np.array(weights)
+
+
+def _quadratic_rows(problem: _Problem, matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of what quadratic forms of the components say."""
+    energies = np.zeros(problem.n_structures)
+    forces, virials = np.zeros((problem.n_atoms, 3)), np.zeros((problem.n_structures, 6))
+    for centre, matrix in zip(problem.centres, matrices, strict=True):
+        slopes = 2.0 * centre.components @ matrix
+        own = 0.5 * np.einsum("ij,ij->i", slopes, centre.components)
+        energies += np.bincount(centre.structure, own, minlength=problem.n_structures)
+        _add_slopes(*centre[1:], slopes, forces, virials)
+    found = np.concatenate([energies, forces.ravel(), virials.ravel()])
+    return problem.labels.factor * found[problem.labels.place]
+
+
+def _transposed(problem: _Problem, rows: np.ndarray) -> list[np.ndarray]:
+    """Transpose of :func:`_quadratic_rows`: symmetric matrices."""
+    n, n_atoms = problem.n_structures, problem.n_atoms
+    whole = np.zeros(n + 3 * n_atoms + 6 * n)
+    whole[problem.labels.place] = problem.labels.factor * rows
+    energies, forces = whole[:n], whole[n : n + 3 * n_atoms].reshape(-1, 3)
+    virials = whole[n + 3 * n_atoms :].reshape(-1, 6)
+    found = []
+    for centre in problem.centres:
+        own = 0.5 * energies[centre.structure][:, None] * centre.components
+        _add_changes(*centre[1:], forces, virials, own)
+        matrix = centre.components.T @ own
+        found.append(matrix + matrix.T)
+    return found
+
+
+def _squares(problem: _Problem) -> list[np.ndarray]:
+    """Squares of the columns of products, about: components are uncorrelated, and their changes are taken to be."""
+    kind, factor = problem.labels.kind, problem.labels.factor
+    of_energies = float(np.sum(factor[kind == 0] ** 2)) / max(problem.n_structures, 1)
+    found = []
+    for centre in problem.centres:
+        variances = np.sum(centre.components**2, axis=0) / max(len(centre.components), 1)
+        # every change moves two atoms
+        moved = 2.0 * np.einsum("pkf,pkf->f", centre.changes, centre.changes, dtype=np.float64)
+        outer = np.outer(variances, moved)
+        found.append(outer + outer.T + of_energies * len(centre.components) * np.outer(variances, variances))
+    return found
 
 
 @jit
-def _products(
+def _add_slopes(
+    structure: np.ndarray,
+    owner: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
     vectors: np.ndarray,
-    z: np.ndarray,
     changes: np.ndarray,
-    start: np.ndarray,
-    by_position: np.ndarray,
-    by_strain: np.ndarray,
-    strain: bool,
+    slopes: np.ndarray,
+    forces: np.ndarray,
+    virials: np.ndarray,
 ) -> None:
-    """Add the derivatives of all products of two components, pair by pair; by strain where asked for."""
-    n = z.shape[1]
-    for p in range(len(first)):
-        here, there, own = by_position[first[p]], by_position[second[p]], z[p]
-        x, y, w = vectors[p, 0], vectors[p, 1], vectors[p, 2]
-        dx, dy, dz = changes[p, 0], changes[p, 1], changes[p, 2]
-        for b in range(n):
-            zb, xb, yb, wb = own[b], dx[b], dy[b], dz[b]
-            for a in range(b + 1):
-                column = start[b] + a
-                gx, gy, gz = own[a] * xb + zb * dx[a], own[a] * yb + zb * dy[a], own[a] * wb + zb * dz[a]
-                here[0, column] -= gx
-                here[1, column] -= gy
-                here[2, column] -= gz
-                there[0, column] += gx
-                there[1, column] += gy
-                there[2, column] += gz
-            if strain:
-                for a in range(b + 1):
-                    column = start[b] + a
-                    gx, gy, gz = own[a] * xb + zb * dx[a], own[a] * yb + zb * dy[a], own[a] * wb + zb * dz[a]
-                    by_strain[0, column] += x * gx
-                    by_strain[1, column] += y * gy
-                    by_strain[2, column] += w * gz
-                    by_strain[3, column] += 0.5 * (y * gz + w * gy)
-                    by_strain[4, column] += 0.5 * (x * gz + w * gx)
-                    by_strain[5, column] += 0.5 * (x * gy + y * gx)
+    """Forces and virials of slopes by the components, pair by pair."""
+    for p in range(len(owner)):
+        own, change = slopes[owner[p]], changes[p]
+        gx, gy, gz = 0.0, 0.0, 0.0
+        for f in range(len(own)):
+            gx += change[0, f] * own[f]
+            gy += change[1, f] * own[f]
+            gz += change[2, f] * own[f]
+        here, there, virial = forces[first[p]], forces[second[p]], virials[structure[owner[p]]]
+        here[0] += gx
+        here[1] += gy
+        here[2] += gz
+        there[0] -= gx
+        there[1] -= gy
+        there[2] -= gz
+        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        virial[0] += x * gx
+        virial[1] += y * gy
+        virial[2] += z * gz
+        virial[3] += 0.5 * (y * gz + z * gy)
+        virial[4] += 0.5 * (x * gz + z * gx)
+        virial[5] += 0.5 * (x * gy + y * gx)
 
 
-def _weighted(parts: Sequence[_Fold], weights: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Normal matrix (its lower triangle) and right-hand side of all labels of some folds."""
-    gram, moment = np.zeros_like(parts[0].gram), np.zeros_like(parts[0].moment)
-    for part in parts:
-        gram += part.gram
-        moment += part.moment
-        for weight, rows, targets in zip(weights, part.rows, part.targets, strict=True):
-            if rows:
-                design = np.concatenate(rows)
-                add_gram(gram, [weight * design])
-                moment += weight**2 * (np.concatenate(targets) @ design)
-    return gram, moment
+@jit
+def _add_changes(
+    structure: np.ndarray,
+    owner: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    vectors: np.ndarray,
+    changes: np.ndarray,
+    forces: np.ndarray,
+    virials: np.ndarray,
+    found: np.ndarray,
+) -> None:
+    """Transpose of :func:`_add_slopes`."""
+    for p in range(len(owner)):
+        here, there, v = forces[first[p]], forces[second[p]], virials[structure[owner[p]]]
+        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        ux = here[0] - there[0] + x * v[0] + 0.5 * (z * v[4] + y * v[5])
+        uy = here[1] - there[1] + y * v[1] + 0.5 * (z * v[3] + x * v[5])
+        uz = here[2] - there[2] + z * v[2] + 0.5 * (y * v[3] + x * v[4])
+        own, change = found[owner[p]], changes[p]
+        for f in range(len(own)):
+            own[f] += ux * change[0, f] + uy * change[1, f] + uz * change[2, f]
 
 
-def _without(
-    part: _Fold | None,
-    whole: tuple[np.ndarray, np.ndarray],
-    weights: tuple[float, float],
-    first: int,
-    n_products: int,
-    ridges: tuple[float, float],
-    n_elements: int,
-) -> np.ndarray:
-    """Solution for the columns from ``first`` on, of all structures but those of a fold.
-
-    The components are of like size on the data, so every product is penalised in units of its own; functions are as
-    in a linear potential (:func:`molml.energy.linear.penalties`).
-    """
-    gram, moment = whole[0][first:, first:], whole[1][first:]
-    if part is not None:
-        own_gram, own_moment = _weighted([part], weights)
-        gram, moment = gram - own_gram[first:, first:], moment - own_moment[first:]
-    own = np.diag(gram)[:n_products]
-    own = ridges[0] * np.maximum(own, 1e-12 * own.max(initial=0.0))
-    penalty = np.concatenate([own, penalties(gram[n_products:, n_products:], ridges[1], n_elements)])
-    return ridge_solution(gram, moment, penalty, n_elements)
-
-
-def _squares(part: _Fold, solution: np.ndarray, first: int) -> np.ndarray:
-    """Squared errors of each of LABELS' rows."""
-    errors = np.zeros(3)
-    lower = part.gram[first:, first:]
-    product = lower @ solution + lower.T @ solution - np.diag(lower) * solution
-    errors[1] = product @ solution - 2.0 * part.moment[first:] @ solution + part.square[0]
-    for label, rows, targets in zip((0, 2), part.rows, part.targets, strict=True):
-        if rows:
-            errors[label] = np.sum((np.concatenate(rows)[:, first:] @ solution - np.concatenate(targets)) ** 2)
-    return np.maximum(errors, 0.0)
-
-
-def _forms(solution: np.ndarray, layout: _Layout, first: int) -> list[QuadraticForm]:
-    """Eigenvectors of each element's matrix, in terms of its functions."""
-    forms = []
-    for projection, start in zip(layout.projections, layout.start, strict=True):
-        kept = [b for b in range(projection.shape[1]) if start[b] >= first]
-        matrix = np.zeros((len(kept), len(kept)))
-        for b in kept:
-            own = solution[start[b] - first : start[b] - first + b + 1]
-            matrix[b, : b + 1] += 0.5 * own
-            matrix[: b + 1, b] += 0.5 * own
-        weights, vectors = np.linalg.eigh(matrix)
-        forms.append(QuadraticForm((projection[:, : len(kept)] @ vectors).T.copy(), weights))
-    return forms
+def _form(projection: np.ndarray, matrix: np.ndarray) -> QuadraticForm:
+    """Eigenvectors of an element's matrix, in terms of its functions."""
+    weights, vectors = np.linalg.eigh(matrix)
+    return QuadraticForm((projection @ vectors).T.copy(), weights)

@@ -130,9 +130,11 @@ def test_potentials_have_no_holes_beside_the_data(monkeypatch):
     data = StructureDataset(path("ethanol") / "train.xyz.xz", index=slice(0, 140)).with_cutoff(4.0)
     train, rest = data.subset(range(100)), data.subset(range(100, 140))
     others = distorted(train, seed=99).structures
+    # penalties of coefficients close most holes, too: here the assumption is alone with them
+    monkeypatch.setattr("molml.energy.linear.penalties", lambda gram, ridge, n_free: np.zeros(len(gram)))
 
     def largest_and_error() -> tuple[float, float]:
-        potential = fit(train, n_functions=60, epochs=1, guard=False, progress=False)
+        potential = fit(train, model="linear", n_functions=60, guard=False)
         forces = [potential.predict(item, stress=False).forces.abs().max() for item in others]
         errors = [(potential.predict(rest[i]).forces - rest[i].forces).abs() for i in range(len(rest))]
         return float(np.quantile(forces, 0.9)), float(torch.cat(errors).mean())
@@ -140,5 +142,5 @@ def test_potentials_have_no_holes_beside_the_data(monkeypatch):
     with_it, error = largest_and_error()
     monkeypatch.setattr("molml.energy.prior._WIDTH", 1e6)  # the control: an assumption without weight
     without, error_without = largest_and_error()
-    assert with_it < 0.85 * without
+    assert with_it < 0.3 * without
     assert error < 1.1 * error_without
