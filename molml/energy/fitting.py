@@ -178,7 +178,7 @@ def fit(
     memory : float, GB
         How much is kept of what training reads of the structures in every epoch: first moments and components of the
         functions, then, as far as there is room, derivatives. The rest is computed anew every time. The least squares
-        before it take up to 4 GB.
+        before it take up to 9 GB where functions and labels are many.
     derivatives : {"auto", "keep", "compute"}
         Whether derivatives of the components by the positions, 24 bytes for every component of every neighbour, are
         kept or their products computed anew, with the same result to rounding. "auto" keeps them where that is faster

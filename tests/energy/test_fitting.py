@@ -21,6 +21,7 @@ from molml.energy import (
     StructureDataset,
     evaluate,
     fit,
+    fitting,
 )
 from molml.energy.data import collate
 from molml.energy.features import G2, SymmetryFunctions, ThreeBody
@@ -382,3 +383,16 @@ def test_a_committees_deviations_are_those_of_the_errors_on_validation_structure
     assert fit(train, model="linear", members=3, **SMALL).std_scale == (1.0, 1.0)
     with pytest.raises(ValueError, match="std_scale must be two positive factors"):
         Committee(list(again.members), std_scale=(0.0, 1.0))
+
+
+def test_folds_fit_into_memory() -> None:
+    limit = fitting._MATRICES / (8 * 3)
+    assert fitting._folds(1, 300) == 5
+    # two at least, whatever they take; one more as soon as there is room
+    for n_folds in (2, 3, 4):
+        width = int((limit / n_folds) ** 0.5)
+        assert fitting._folds(1, width) == n_folds
+        assert fitting._folds(1, width + 1) == max(n_folds - 1, 2)
+    # every member of a committee leaves out another, up to ten
+    assert [fitting._folds(members, 300) for members in (4, 7, 20)] == [5, 7, 10]
+    assert fitting._folds(4, 30_000) == 4

@@ -128,13 +128,14 @@ def test_least_squares_with_the_assumption_is_least_squares_with_more_rows(water
 
 def test_potentials_have_no_holes_beside_the_data(monkeypatch):
     data = StructureDataset(path("ethanol") / "train.xyz.xz", index=slice(0, 140)).with_cutoff(4.0)
-    train, rest = data.subset(range(100)), data.subset(range(100, 140))
+    # fewer structures than decide on so many functions
+    train, rest = data.subset(range(30)), data.subset(range(100, 140))
     others = distorted(train, seed=99).structures
     # penalties of coefficients close most holes, too: here the assumption is alone with them
     monkeypatch.setattr("molml.energy.linear.penalties", lambda gram, ridge, n_free: np.zeros(len(gram)))
 
     def largest_and_error() -> tuple[float, float]:
-        potential = fit(train, model="linear", n_functions=60, guard=False)
+        potential = fit(train, model="linear", n_functions=200, guard=False)
         forces = [potential.predict(item, stress=False).forces.abs().max() for item in others]
         errors = [(potential.predict(rest[i]).forces - rest[i].forces).abs() for i in range(len(rest))]
         return float(np.quantile(forces, 0.9)), float(torch.cat(errors).mean())
