@@ -172,7 +172,7 @@ def fit_quadratic(
         factor = ridge_factor(gram, np.full(len(gram), penalty), problem.n_elements)
         matrices = [np.zeros((p.shape[1],) * 2) for p in projections]
         if share:
-            matrices = _products(problem, factor, kept, penalty / (share * variance))
+            matrices = _products(problem, factor, kept, penalty / (share * variance), progress)
         left = labels.target - _quadratic_rows(problem, matrices)
         solution = factor(labels.linear.T @ (kept * left))
         return matrices, solution, left - labels.linear @ solution
@@ -319,7 +319,11 @@ def _gram(labels: _Labels, chosen: np.ndarray) -> np.ndarray:
 
 
 def _products(
-    problem: _Problem, factor: Callable[[np.ndarray], np.ndarray], kept: np.ndarray, penalty: float
+    problem: _Problem,
+    factor: Callable[[np.ndarray], np.ndarray],
+    kept: np.ndarray,
+    penalty: float,
+    progress: bool,
 ) -> list[np.ndarray]:
     """Matrices of the quadratic forms, by conjugate gradients; the linear part is solved for in every step.
 
@@ -336,7 +340,7 @@ def _products(
     residual = _transposed(problem, left(labels.target))
     direction = [own * r for own, r in zip(scale, residual, strict=True)]
     first = size = _dot(residual, direction)
-    for _ in range(_MOST_STEPS):
+    for _ in tqdm(range(_MOST_STEPS), desc="products", disable=not progress, leave=False):
         if size <= _TOLERANCE * first:
             break
         image = _transposed(problem, left(_quadratic_rows(problem, direction)))
