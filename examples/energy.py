@@ -3,7 +3,7 @@
 #
 # Structures with energies and forces go in, a potential comes out that any ASE simulation can use. The data come with
 # molml: molecular dynamics of ethanol at 300, 500 and 700 K with forces from GFN2-xTB (`molml data show ethanol`).
-# It takes about two minutes on two cores. On the command line the same is `molml energy fit … --output ethanol`.
+# It takes about three minutes on two cores. On the command line the same is `molml energy fit … --output ethanol`.
 
 # %%
 import os
