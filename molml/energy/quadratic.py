@@ -378,7 +378,7 @@ def _quadratic_rows(problem: _Problem, matrices: Sequence[np.ndarray]) -> np.nda
         slopes = 2.0 * centre.components @ matrix
         own = 0.5 * np.einsum("ij,ij->i", slopes, centre.components)
         energies += np.bincount(centre.structure, own, minlength=problem.n_structures)
-        _add_slopes(*centre[1:], slopes, forces, virials)
+        _add_slopes(centre, slopes, forces, virials)
     found = np.concatenate([energies, forces.ravel(), virials.ravel()])
     return problem.labels.factor * found[problem.labels.place]
 
@@ -393,7 +393,7 @@ def _transposed(problem: _Problem, rows: np.ndarray) -> list[np.ndarray]:
     found = []
     for centre in problem.centres:
         own = 0.5 * energies[centre.structure][:, None] * centre.components
-        _add_changes(*centre[1:], forces, virials, own)
+        _add_changes(centre, forces, virials, own)
         matrix = centre.components.T @ own
         found.append(matrix + matrix.T)
     return found
@@ -414,33 +414,24 @@ def _squares(problem: _Problem) -> list[np.ndarray]:
 
 
 @jit
-def _add_slopes(
-    structure: np.ndarray,
-    owner: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    vectors: np.ndarray,
-    changes: np.ndarray,
-    slopes: np.ndarray,
-    forces: np.ndarray,
-    virials: np.ndarray,
-) -> None:
+def _add_slopes(centre: _Centres, slopes: np.ndarray, forces: np.ndarray, virials: np.ndarray) -> None:
     """Forces and virials of slopes by the components, pair by pair."""
-    for p in range(len(owner)):
-        own, change = slopes[owner[p]], changes[p]
+    for p in range(len(centre.owner)):
+        atom = centre.owner[p]
+        own, change = slopes[atom], centre.changes[p]
         gx, gy, gz = 0.0, 0.0, 0.0
         for f in range(len(own)):
             gx += change[0, f] * own[f]
             gy += change[1, f] * own[f]
             gz += change[2, f] * own[f]
-        here, there, virial = forces[first[p]], forces[second[p]], virials[structure[owner[p]]]
+        here, there, virial = forces[centre.first[p]], forces[centre.second[p]], virials[centre.structure[atom]]
         here[0] += gx
         here[1] += gy
         here[2] += gz
         there[0] -= gx
         there[1] -= gy
         there[2] -= gz
-        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+        x, y, z = centre.vectors[p, 0], centre.vectors[p, 1], centre.vectors[p, 2]
         virial[0] += x * gx
         virial[1] += y * gy
         virial[2] += z * gz
@@ -450,25 +441,16 @@ def _add_slopes(
 
 
 @jit
-def _add_changes(
-    structure: np.ndarray,
-    owner: np.ndarray,
-    first: np.ndarray,
-    second: np.ndarray,
-    vectors: np.ndarray,
-    changes: np.ndarray,
-    forces: np.ndarray,
-    virials: np.ndarray,
-    found: np.ndarray,
-) -> None:
+def _add_changes(centre: _Centres, forces: np.ndarray, virials: np.ndarray, found: np.ndarray) -> None:
     """Transpose of :func:`_add_slopes`."""
-    for p in range(len(owner)):
-        here, there, v = forces[first[p]], forces[second[p]], virials[structure[owner[p]]]
-        x, y, z = vectors[p, 0], vectors[p, 1], vectors[p, 2]
+    for p in range(len(centre.owner)):
+        atom = centre.owner[p]
+        here, there, v = forces[centre.first[p]], forces[centre.second[p]], virials[centre.structure[atom]]
+        x, y, z = centre.vectors[p, 0], centre.vectors[p, 1], centre.vectors[p, 2]
         ux = here[0] - there[0] + x * v[0] + 0.5 * (z * v[4] + y * v[5])
         uy = here[1] - there[1] + y * v[1] + 0.5 * (z * v[3] + x * v[5])
         uz = here[2] - there[2] + z * v[2] + 0.5 * (y * v[3] + x * v[4])
-        own, change = found[owner[p]], changes[p]
+        own, change = found[atom], centre.changes[p]
         for f in range(len(own)):
             own[f] += ux * change[0, f] + uy * change[1, f] + uz * change[2, f]
 
