@@ -156,7 +156,7 @@ def fit_quadratic(
         (energy_weight, 1.0, STRESS_WEIGHT),
         progress,
     )
-    labels, unit = problem.labels, _mean_square(problem)
+    labels, unit, squares = problem.labels, _mean_square(problem), _squares(problem)
     judged = 1 if (labels.kind == 1).any() else 0
     left_aside = (labels.fold == 0) & (labels.kind == judged)
     if not left_aside.any():
@@ -173,7 +173,7 @@ def fit_quadratic(
         factor = ridge_factor(gram, np.full(len(gram), penalty), problem.n_elements)
         matrices = [np.zeros((p.shape[1],) * 2) for p in projections]
         if share:
-            matrices = _products(problem, factor, kept, penalty / (share * variance), progress)
+            matrices = _products(problem, squares, factor, kept, penalty / (share * variance), progress)
         left = labels.target - _quadratic_rows(problem, matrices)
         solution = factor(labels.linear.T @ (kept * left))
         return matrices, solution, left - labels.linear @ solution
@@ -300,11 +300,13 @@ def _gather(
 def _mean_square(problem: _Problem) -> float:
     """Of the functions in a row of forces; where there are none, in a row of energies about their mean."""
     labels, width = problem.labels, problem.labels.linear.shape[1] - problem.n_elements
-    rows = labels.linear[(labels.kind == 1) & (labels.fold != _ASSUMED_FOLD), :width]
-    if not len(rows):
-        rows = labels.linear[labels.kind == 0, :width]
-        rows = rows - rows.mean(0)
-    return float(np.einsum("ij,ij->", rows, rows)) / len(rows)
+    functions = labels.linear[:, :width]
+    squares = np.einsum("ij,ij->i", functions, functions)
+    forces = (labels.kind == 1) & (labels.fold != _ASSUMED_FOLD)
+    if forces.any():
+        return float(squares[forces].mean())
+    energies = labels.kind == 0
+    return float(squares[energies].mean() - np.sum(functions[energies].mean(0) ** 2))
 
 
 def _gram(labels: _Labels, chosen: np.ndarray) -> np.ndarray:
@@ -317,6 +319,7 @@ def _gram(labels: _Labels, chosen: np.ndarray) -> np.ndarray:
 
 def _products(
     problem: _Problem,
+    squares: Sequence[np.ndarray],
     factor: Callable[[np.ndarray], np.ndarray],
     kept: np.ndarray,
     penalty: float,
@@ -332,7 +335,7 @@ def _products(
         """What the linear part can't explain of some rows."""
         return kept * (rows - labels.linear @ factor(labels.linear.T @ (kept * rows)))
 
-    scale = [1.0 / (own + penalty) for own in _squares(problem)]
+    scale = [1.0 / (own + penalty) for own in squares]
     found = [np.zeros_like(own) for own in scale]
     residual = _transposed(problem, left(labels.target))
     direction = [own * r for own, r in zip(scale, residual, strict=True)]
