@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molml.energy.components import ComponentKernel, Components, principal_components
+from molml.energy.components import ComponentKernel, Components, principal_components, smoothness, standardised
 from molml.energy.data import StructureDataset
 from molml.energy.features import SymmetryFunctions
 from molml.energy.guard import fit_guard
@@ -55,7 +55,7 @@ from molml.training.cluster import calls
 
 # isolated molecules have few neighbours, all near, and need fine angular detail: a short cutoff and many functions
 CUTOFF = 5.5  # Å
-MOLECULE_CUTOFF = 4.0  # Å
+MOLECULE_CUTOFF = 5.0  # Å
 N_FUNCTIONS = 300
 MOLECULE_N_FUNCTIONS = 1000
 _LABELS_PER_FUNCTION = 8
@@ -150,7 +150,7 @@ def fit(
     Parameters
     ----------
     train : StructureDataset
-        Structures with energies, forces or both. Its cutoff is used; where it has none, 5.5 Å, or 4 Å if no structure
+        Structures with energies, forces or both. Its cutoff is used; where it has none, 5.5 Å, or 5 Å if no structure
         is periodic.
     valid : StructureDataset, optional
         Tells whether the networks have learnt anything of use, without which the potential stays linear, and scales the
@@ -380,15 +380,20 @@ def _make_start(train: StructureDataset, functions: SymmetryFunctions | None, op
         by_prior = assumed.gram
         best = solve(equations, energy_weights=(best.energy_weight,), ridges=(best.ridge,), prior=by_prior)
     statistics = _statistics(train, kernel)
-    components = principal_components(kernel, train, statistics) if options.config["model"] == "network" else []
+    means = [own.numpy() for own in statistics.mean]
+    components = []
+    if options.config["model"] == "network":
+        components = principal_components(kernel, train, means, standardised(statistics))
     more = None
     if options.quadratic:
+        factors = smoothness(functions)
         more = fit_quadratic(
             kernel,
             train,
-            principal_components(kernel, train, statistics, power=0.0),
+            principal_components(kernel, train, means, factors),
             reference,
             energy_weight=best.energy_weight,
+            factors=factors,
             prior=assumed,
             members=members,
             seed=seed,

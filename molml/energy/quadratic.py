@@ -42,6 +42,7 @@ _ROWS, _CHANGES = 2e9, 2.5e9  # bytes of what is kept of the linear part, and of
 _ROWS_AT_ONCE = 2000
 _ASSUMED_FOLD, _NONE = -1, -2  # what is never left aside, and the fold that holds nothing
 _TOLERANCE, _MOST_STEPS = 1e-3, 60  # what more steps change is within the noise
+_NEARER = 0.1
 # of the prior's weights, which are for a linear potential: errors are about a third of its
 _ASSUMED = 0.1
 
@@ -53,7 +54,7 @@ class QuadraticSolution(NamedTuple):
     forms: list[list[QuadraticForm]]  # of every member and element
     rmse: np.ndarray  # (3,) root mean square error of each of LABELS' rows, of structures left aside
     train_rmse: np.ndarray  # (3,) the same on the training data
-    scores: list[dict[str, float]]  # one per tried pair: ridge, share (0 without products), log_score
+    scores: list[dict[str, float]]  # one per tried pair: ridge, share (0 without products), mean absolute error
 
 
 class _Labels(NamedTuple):
@@ -96,6 +97,7 @@ def fit_quadratic(
     reference: np.ndarray,
     *,
     energy_weight: float,
+    factors: Sequence[np.ndarray] | None = None,
     n_components: int = MOST_COMPONENTS,
     prior: Prior | None = None,
     members: int = 1,
@@ -104,18 +106,20 @@ def fit_quadratic(
 ) -> QuadraticSolution | None:
     """Quadratic forms and linear parts by ridge regression; penalties by the errors of structures left aside.
 
-    Of these, every structure counts by the logarithm of its forces' error, as one of another kind would outweigh all
-    others in the sum of squares.
+    Of these the mean absolute error counts: in the sum of squares one structure of another kind would outweigh all
+    others, and in a mean of logarithms those whose forces are all but zero by symmetry.
 
     Parameters
     ----------
     kernel : FeatureKernel
     dataset : StructureDataset
     components : sequence of Components
-        Of every element's functions, as they are (power 0).
+        Of every element's functions.
     reference : array, shape (n_elements,), eV
     energy_weight : float
         Weight of energies against forces, as :func:`molml.energy.linear.solve` found it.
+    factors : sequence of array, shape (n_functions,), optional
+        What the functions were multiplied by for the components: the penalties are of functions so multiplied.
     n_components : int
         Most principal components of each element; fewer where their derivatives take more than 2.5 GB.
     prior : Prior, optional
@@ -156,7 +160,9 @@ def fit_quadratic(
         (energy_weight, 1.0, STRESS_WEIGHT),
         progress,
     )
-    labels, unit, squares = problem.labels, _mean_square(problem), _squares(problem)
+    ones = np.ones(len(kernel.elements))
+    factor = np.ones(width) if factors is None else np.concatenate([*factors, ones])
+    labels, unit, squares = problem.labels, _mean_square(problem, factor), _squares(problem)
     judged = 1 if (labels.kind == 1).any() else 0
     left_aside = (labels.fold == 0) & (labels.kind == judged)
     if not left_aside.any():
@@ -165,27 +171,29 @@ def fit_quadratic(
     grams = {f: _gram(labels, labels.fold == f) for f in range(1 if members == 1 else min(members, n_folds))}
     scores: list[dict[str, float]] = []
     found: dict[tuple[float, float], np.ndarray] = {}
+    # what was found last is close to what comes next
+    start = [np.zeros((p.shape[1],) * 2) for p in projections]
 
     def solved(without: int, ridge: float, share: float) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Without a fold: matrices of the products, coefficients of the linear part, and errors of all rows."""
         kept, penalty = labels.fold != without, unit * ridge
         gram = whole - grams[without] if without in grams else whole
-        factor = ridge_factor(gram, np.full(len(gram), penalty), problem.n_elements)
-        matrices = [np.zeros((p.shape[1],) * 2) for p in projections]
+        solve = ridge_factor(gram, penalty / factor**2, problem.n_elements)
+        matrices = [np.zeros_like(own) for own in start]
         if share:
-            matrices = _products(problem, squares, factor, kept, penalty / (share * variance), progress)
+            matrices = _products(problem, squares, solve, kept, penalty / (share * variance), start, progress)
+            start[:] = matrices
         left = labels.target - _quadratic_rows(problem, matrices)
-        solution = factor(labels.linear.T @ (kept * left))
+        solution = solve(labels.linear.T @ (kept * left))
         return matrices, solution, left - labels.linear @ solution
 
     def score(ridge: float, share: float) -> None:
         errors = solved(0, ridge, share)[2]
         found[ridge, share] = errors[labels.fold == 0]
-        log_score = _log_score(errors[left_aside], labels.structure[left_aside], judged)
-        scores.append({"ridge": ridge, "share": share, "log_score": log_score})
+        scores.append({"ridge": ridge, "share": share, "error": float(np.abs(errors[left_aside]).mean())})
 
     def best() -> dict[str, float]:
-        return min(scores, key=lambda s: s["log_score"])
+        return min(scores, key=lambda s: s["error"])
 
     for share in (0.0, _SHARE):
         score(RIDGES[_FIRST], share)
@@ -297,16 +305,16 @@ def _gather(
     return _Problem(labels, centres, n_structures, n_atoms, len(kernel.elements))
 
 
-def _mean_square(problem: _Problem) -> float:
+def _mean_square(problem: _Problem, factor: np.ndarray) -> float:
     """Of the functions in a row of forces; where there are none, in a row of energies about their mean."""
     labels, width = problem.labels, problem.labels.linear.shape[1] - problem.n_elements
-    functions = labels.linear[:, :width]
-    squares = np.einsum("ij,ij->i", functions, functions)
+    functions, weights = labels.linear[:, :width], factor[:width] ** 2
+    squares = np.einsum("ij,ij,j->i", functions, functions, weights)
     forces = (labels.kind == 1) & (labels.fold != _ASSUMED_FOLD)
     if forces.any():
         return float(squares[forces].mean())
     energies = labels.kind == 0
-    return float(squares[energies].mean() - np.sum(functions[energies].mean(0) ** 2))
+    return float(squares[energies].mean() - functions[energies].mean(0) ** 2 @ weights)
 
 
 def _gram(labels: _Labels, chosen: np.ndarray) -> np.ndarray:
@@ -320,9 +328,10 @@ def _gram(labels: _Labels, chosen: np.ndarray) -> np.ndarray:
 def _products(
     problem: _Problem,
     squares: Sequence[np.ndarray],
-    factor: Callable[[np.ndarray], np.ndarray],
+    solve: Callable[[np.ndarray], np.ndarray],
     kept: np.ndarray,
     penalty: float,
+    start: Sequence[np.ndarray],
     progress: bool,
 ) -> list[np.ndarray]:
     """Matrices of the quadratic forms, by conjugate gradients; the linear part is solved for in every step.
@@ -333,22 +342,29 @@ def _products(
 
     def left(rows: np.ndarray) -> np.ndarray:
         """What the linear part can't explain of some rows."""
-        return kept * (rows - labels.linear @ factor(labels.linear.T @ (kept * rows)))
+        return kept * (rows - labels.linear @ solve(labels.linear.T @ (kept * rows)))
+
+    def image(matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
+        seen = _transposed(problem, left(_quadratic_rows(problem, matrices)))
+        return [own + penalty * m for own, m in zip(seen, matrices, strict=True)]
 
     scale = [1.0 / (own + penalty) for own in squares]
-    found = [np.zeros_like(own) for own in scale]
-    residual = _transposed(problem, left(labels.target))
+    right, found = _transposed(problem, left(labels.target)), list(start)
+    target = _TOLERANCE * _dot(right, [own * r for own, r in zip(scale, right, strict=True)])
+    residual = right
+    if any(own.any() for own in start):
+        residual = [r - seen for r, seen in zip(right, image(start), strict=True)]
     direction = [own * r for own, r in zip(scale, residual, strict=True)]
-    first = size = _dot(residual, direction)
+    size = _dot(residual, direction)
+    # a start may be good enough for itself, yet not show what another penalty changes
+    target = min(target, _NEARER * size) if residual is not right else target
     for _ in tqdm(range(_MOST_STEPS), desc="products", disable=not progress, leave=False):
-        if size <= _TOLERANCE * first:
+        if size <= target:
             break
-        image = _transposed(problem, left(_quadratic_rows(problem, direction)))
-        image = [own + penalty * d for own, d in zip(image, direction, strict=True)]
-        step = size / _dot(direction, image)
-        for own, d, r, change in zip(found, direction, residual, image, strict=True):
-            own += step * d
-            r -= step * change
+        change = image(direction)
+        step = size / _dot(direction, change)
+        found = [own + step * d for own, d in zip(found, direction, strict=True)]
+        residual = [r - step * c for r, c in zip(residual, change, strict=True)]
         before, size = size, _dot(residual, [own * r for own, r in zip(scale, residual, strict=True)])
         direction = [own * r + size / before * d for own, r, d in zip(scale, residual, direction, strict=True)]
     return found
@@ -356,15 +372,6 @@ def _products(
 
 def _dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
     return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
-
-
-def _log_score(errors: np.ndarray, structure: np.ndarray, judged: int) -> float:
-    """Logarithm of the mean square of forces, mean of structures; energies, one a structure, are taken together."""
-    if not judged:
-        structure = np.zeros_like(structure)
-    _, own = np.unique(structure, return_inverse=True)
-    squares = np.bincount(own, errors**2) / np.bincount(own)
-    return float(np.mean(np.log(np.maximum(squares, 1e-30))))
 
 
 def _rmse(errors: np.ndarray, labels: _Labels, chosen: np.ndarray, weights: tuple[float, float, float]) -> np.ndarray:

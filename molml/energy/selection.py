@@ -30,7 +30,7 @@ COUPLINGS = tuple(
 )
 # shells for products of two and of three moments by the number of elements, with whose 2nd and 3rd power they multiply
 N_PAIR_SHELLS = {1: 6, 2: 6, 3: 6, 4: 5}
-N_TRIPLE_SHELLS = {1: 4, 2: 3, 3: 3, 4: 2}
+N_TRIPLE_SHELLS = {1: 4, 2: 4, 3: 3, 4: 2}
 _FEWEST_CANDIDATES, _MOST_CANDIDATES = 700, 2000
 _SAMPLE_ATOMS = 1500
 _ATOMS_PER_CANDIDATE = 2

@@ -7,9 +7,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from molml.energy import StructureDataset, SymmetryFunctions
-from molml.energy.components import ComponentKernel, Components, principal_components
+from molml.energy.components import ComponentKernel, Components, principal_components, smoothness, standardised
 from molml.energy.data import pair_vectors
-from molml.energy.features import G2, FourBody, ThreeBody
+from molml.energy.features import G1, G2, G5, Compact, CompactAngle, FourBody, Function, ThreeBody
 from molml.energy.fitting import _OnComponents, _silence
 from molml.energy.kernels import FeatureKernel, Neighbourhood, neighbourhood
 from molml.energy.loss import FeaturisedDataset
@@ -49,9 +49,13 @@ def statistics(kernel: FeatureKernel, dataset: StructureDataset) -> FeatureStati
     return feature_statistics([featurised[i].features for i in range(len(dataset))])
 
 
+def means(statistics: FeatureStatistics) -> list[np.ndarray]:
+    return [own.numpy() for own in statistics.mean]
+
+
 @pytest.fixture(scope="module")
 def components(kernel, dataset, statistics) -> list[Components]:
-    return principal_components(kernel, dataset, statistics)
+    return principal_components(kernel, dataset, means(statistics), standardised(statistics))
 
 
 def values_of(kernel: FeatureKernel, dataset: StructureDataset, e: int) -> np.ndarray:
@@ -75,14 +79,37 @@ def test_components_are_uncorrelated_and_ordered(kernel, dataset, statistics, co
             np.testing.assert_allclose((z**2).mean(0), expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("power", [0.0, 0.5])
-def test_components_of_functions_that_count_by_what_they_vary(kernel, dataset, statistics, power):
-    for e, own in enumerate(principal_components(kernel, dataset, statistics, power=power)):
+def test_components_of_functions_that_count_differently(kernel, dataset, statistics):
+    factors = [np.linspace(0.5, 2.0, len(own)) for own in statistics.mean]
+    found = principal_components(kernel, dataset, means(statistics), factors)
+    for e, (own, factor) in enumerate(zip(found, factors, strict=True)):
         centred = values_of(kernel, dataset, e) - own.mean
         z = centred @ own.directions
         np.testing.assert_allclose(z.T @ z / len(z), np.diag(own.variances), atol=1e-9 * own.variances[0])
-        expected = float((statistics.std[e] ** (2 - 2 * power)).sum())
+        expected = float(((statistics.std[e].numpy() * factor) ** 2).sum())
         assert own.variances.sum() == pytest.approx(expected, rel=1e-8)
+        # the leading one is the direction in which the multiplied functions vary most
+        covariance = (centred * factor).T @ (centred * factor) / len(centred)
+        assert own.variances[0] == pytest.approx(np.linalg.norm(covariance, 2), rel=1e-8)
+
+
+def test_far_and_many_neighbours_count_less():
+    close, far = (0.5, 1.0), (0.5, 4.0)
+    own: list[Function] = [
+        G2("H", *close),
+        G2("H", *far),
+        ThreeBody(("H", "H"), (close, far), 1),
+        FourBody(("H", "H", "H"), (close, close, far), (1, 1, 2)),
+        G1("H"),
+        G5(("H", "H"), 0.1, 2.0, 1.0, r_s=4.0),
+        Compact("H", 1.0, 3.0),
+        CompactAngle(("H", "H"), -2.0, 2.0, 60.0, 180.0),
+    ]
+    first, second = 1 / 1.5, 1 / 3.0
+    expected = [first, second, 3 * first * second, first**2 * second, 1.0, 3 * second**2, 0.5, 3.0]
+    found = smoothness(SymmetryFunctions({"H": own, "O": own[:2]}, cutoff=5.0))
+    np.testing.assert_allclose(found[0], expected)
+    np.testing.assert_allclose(found[1], expected[:2])
 
 
 def test_products_with_derivatives_are_those_of_the_functions(kernel, dataset, components):
@@ -113,7 +140,7 @@ def test_an_element_that_no_structure_holds_has_one_component_that_is_zero(kerne
     hydrogen = without_labels([Atoms("H2", [[0, 0, 0], [0, 0, 0.8 + 0.1 * i]]) for i in range(3)])
     featurised = FeaturisedDataset(hydrogen, kernel)
     statistics = feature_statistics([featurised[i].features for i in range(3)])
-    found = principal_components(kernel, hydrogen, statistics)
+    found = principal_components(kernel, hydrogen, means(statistics), standardised(statistics))
     assert found[0].variances[0] > 0.5
     assert found[1].directions.shape == (len(CHOSEN) - 3, 1)
     assert not found[1].directions.any()
