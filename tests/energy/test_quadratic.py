@@ -43,9 +43,12 @@ def statistics(structures: list[Atoms]) -> FeatureStatistics:
 
 @pytest.fixture(scope="module")
 def components(structures: list[Atoms], statistics: FeatureStatistics) -> list[Components]:
-    means = [own.numpy() for own in statistics.mean]
-    factors = [np.ones_like(own) for own in means]
-    return principal_components(KERNEL, StructureDataset(structures, cutoff=CUTOFF), means, factors)
+    return components_of(structures, statistics, [np.ones(N_H), np.ones(N_O)])
+
+
+def components_of(structures: list[Atoms], statistics: FeatureStatistics, factors: list[np.ndarray]):
+    dataset = StructureDataset(structures, cutoff=CUTOFF)
+    return principal_components(KERNEL, dataset, [own.numpy() for own in statistics.mean], factors)
 
 
 def potential(
@@ -170,10 +173,12 @@ def test_no_products_where_the_labels_are_linear(structures, statistics, compone
     assert solve(noisy, components, n_components=6) is None
 
 
-def test_the_solution_is_that_of_the_explicit_problem(structures, components, truth, monkeypatch):
+def test_the_solution_is_that_of_the_explicit_problem(structures, statistics, truth, monkeypatch):
     monkeypatch.setattr("molml.energy.quadratic._TOLERANCE", 1e-20)
     dataset = labelled(structures[:40], truth, noise=0.5)
-    found = solve(dataset, components, n_components=3, members=5, seed=4)
+    factors = [np.linspace(0.3, 2.0, N_H), np.linspace(3.0, 0.5, N_O)]
+    components = components_of(structures, statistics, factors)
+    found = solve(dataset, components, factors=factors, n_components=3, members=5, seed=4)
     assert found is not None
     best = min(found.scores, key=lambda s: s["error"])
     problem, fold = gathered(dataset, components, 3), folds(40, 5, 4)
@@ -193,11 +198,12 @@ def test_the_solution_is_that_of_the_explicit_problem(structures, components, tr
     counts = np.array([sum(len(item) for item in own) for own in ([c.components] for c in problem.centres)])
     variance = sum(n * own.variances.sum() for n, own in zip(counts, components, strict=True)) / counts.sum()
     functions = labels.linear[labels.kind == 1, : N_H + N_O]
-    of_functions = best["ridge"] * np.mean(np.sum(functions**2, axis=1))
+    factor = np.concatenate(factors)
+    of_functions = best["ridge"] * np.mean(np.sum((functions * factor) ** 2, axis=1))
     # an element of a symmetric matrix off its diagonal counts twice, and halves of a product are such elements
     of_products = of_functions / best["share"] * variance
     penalty = np.array([of_products * (1.0 if a == b else 0.5) for _, a, b in places])
-    penalty = np.concatenate([penalty, np.full(N_H + N_O, of_functions), [0.0, 0.0]])
+    penalty = np.concatenate([penalty, of_functions / factor**2, [0.0, 0.0]])
     for member, solution in enumerate(found.solutions):
         kept = fold[labels.structure] != member
         stacked = np.concatenate([design[kept], np.diag(np.sqrt(penalty))])
