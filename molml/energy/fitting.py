@@ -72,6 +72,8 @@ _ATOM_EPOCHS = 2e5  # atoms times epochs; with more, networks fit their training
 _AVERAGE_EPOCHS = 4.0
 # errors squared on the validation structures, to those of the linear start: a smaller rise may be that of one structure
 _FAILED = 1.5
+# beside a quadratic part networks add little, where they add anything: without them calls are faster
+_USELESS = 1.0
 # energies enter gently and count in full at the end: forces say more of the form, energies of the level
 _ENERGY_FIRST = 1.0 / 15.0
 _TRUSTED_RATIO = 5.0
@@ -564,8 +566,8 @@ def _train(
     try:
         before = _linear_objective(trainer, judge)
         trainer.fit(featurised, None if valid is None else judge, resume=options.resume)
-        if trainer.evaluate(judge)["objective"] > _FAILED * before:
-            # training has done harm: the start is the better potential
+        if trainer.evaluate(judge)["objective"] > (_USELESS if start.quadratic else _FAILED) * before:
+            # the start is the better potential
             _silence(learner.networks)
     finally:
         torch.set_num_threads(threads)

@@ -92,13 +92,14 @@ def activate(x: Floats, n: int, kind: int, slope: Floats) -> None:
 class AtomNetwork(NamedTuple):
     """Energy of the atoms of one element as arrays: linear · x + reference, and of x - mean squares and a network.
 
-    The scale of the inputs and that of the output are part of the weights. Without layers there is no network.
+    The scale of the inputs and that of the output are part of the weights. Without layers there is no network, as where
+    the weights of the last layer are zero.
     """
 
     linear: Floats  # (n_functions,), eV
     reference: float  # eV
     mean: Floats  # (n_functions,)
-    sizes: NDArray[np.int64]  # of the inputs and of every layer; the last is 1
+    sizes: NDArray[np.int64]  # of the inputs and of every layer; the last is 1, or none
     activations: NDArray[np.int64]  # of every layer but the last: its place among molml.nn.activations.ACTIVATIONS
     biases: Floats  # (n_layers, widest)
     weights: Floats  # (1, n): of layer after layer, rows and their number filled up
@@ -115,6 +116,13 @@ def linear_network(linear: Floats, reference: float) -> AtomNetwork:
     """Only the linear part."""
     none, nothing = np.zeros(0, dtype=np.int64), np.zeros((1, 0))
     return AtomNetwork(linear, float(reference), linear, none, none, np.zeros((0, 0)), nothing, nothing, nothing)
+
+
+def _without_layers(network: AtomNetwork) -> AtomNetwork:
+    """The same energies, where the network gives none."""
+    none, nothing = np.zeros(0, dtype=np.int64), np.zeros((1, 0))
+    width = max(_filled(len(network.mean), _WIDE), _filled(network.squares.shape[1], _WIDE))
+    return network._replace(sizes=none, activations=none, biases=np.zeros((0, width)), weights=nothing)
 
 
 def atom_network(
@@ -144,7 +152,8 @@ def atom_network(
     flat = np.concatenate([_flat(weight) for weight, _ in layers])[None]
     kinds = np.array([_NAMES.index(name) for name in names], dtype=np.int64)
     parts = linear.copy(), reference, mean.copy(), sizes, kinds, biases, flat
-    return AtomNetwork(*parts, _flat(directions)[None], squares[None].copy())
+    found = AtomNetwork(*parts, _flat(directions)[None], squares[None].copy())
+    return found if any(array.any() for array in layers[-1]) else _without_layers(found)
 
 
 def _flat(weight: Floats) -> Floats:
@@ -247,6 +256,8 @@ def _chunk(
         for a in range(high - low):
             for i in range(n_functions):
                 gradient[low + a, i] += slope[a, i]
+    if n_layers < 1:
+        return
     first = 0
     for layer in range(n_layers - 1):
         n, m = _filled(sizes[layer], _WIDE), sizes[layer + 1]
@@ -287,8 +298,8 @@ def _run(low: int, high: int, network: AtomNetwork, x: Floats, energies: Floats,
         for i in range(len(linear)):
             energies[a] += x[a, i] * linear[i]
             gradient[a, i] = linear[i]
-    if n_layers > 0:
-        work, slopes = rows(3 * _CHUNK, width), rows((n_layers - 1) * _CHUNK, width)
+    if n_layers > 0 or network.squares.shape[1] > 0:
+        work, slopes = rows(3 * _CHUNK, width), rows(max(n_layers - 1, 0) * _CHUNK, width)
         for start in range(low, high, _CHUNK):
             _chunk(start, min(start + _CHUNK, high), network, x, energies, gradient, work, slopes)
 

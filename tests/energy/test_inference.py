@@ -133,6 +133,19 @@ def test_quadratic_parts_are_those_of_torch(n, hidden, batch):
     check(network(hidden=hidden, quadratic=quadratic), atoms_to_structures(atoms, 3.0))
 
 
+@pytest.mark.parametrize("n", [0, 7])
+@pytest.mark.parametrize("hidden", [(), (7, 5)])
+def test_silent_networks_are_left_out(n, hidden, batch):
+    potential = network(hidden=hidden, quadratic=forms(n, functions().n_functions("H")))
+    assert all(len(own.sizes) == len(hidden) + 2 for own in potential.atom_networks())
+    with torch.no_grad():
+        for own in potential.networks:
+            for parameter in (own.layers[-1].weight, own.layers[-1].bias):
+                parameter.zero_()
+    assert not any(len(own.sizes) for own in potential.atom_networks())
+    check(potential, batch)
+
+
 def test_linear_potentials_are_those_of_torch(batch):
     check(linear(), batch)
 
