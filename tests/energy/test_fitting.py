@@ -303,7 +303,7 @@ def test_default_cutoffs(emt_crystals) -> None:
         molecule = Atoms(atoms.symbols, atoms.positions)
         molecule.calc = SinglePointCalculator(molecule, energy=atoms.get_potential_energy(), forces=atoms.get_forces())
         molecules.append(molecule)
-    assert fit(StructureDataset(molecules), model="linear", n_functions=5).cutoff == 4.0
+    assert fit(StructureDataset(molecules), model="linear", n_functions=5).cutoff == 5.0
 
 
 def test_the_clock_ends_training(data: StructureDataset, tmp_path) -> None:
