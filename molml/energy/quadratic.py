@@ -35,7 +35,7 @@ _FIRST = RIDGES.index(1e-8)
 # penalties of functions, to those of their products where functions are divided by their total deviation; ten times
 # more or less makes forces of ethanol and molybdenum 0 to 3 % worse
 _SHARE = 1e-3
-MOST_COMPONENTS = 200
+MOST_COMPONENTS = 300
 _N_FOLDS = 5
 _LEAST_LABELS = 1000  # with fewer, what is left aside says by chance that products help
 _ROWS, _CHANGES = 2e9, 2.5e9  # bytes of what is kept of the linear part, and of the components' derivatives
