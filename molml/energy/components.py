@@ -21,7 +21,7 @@ from molml.energy.model import FeatureStatistics
 _SAMPLE_ATOMS = 5000
 # of a usual training; and operations for a multiplication of moments and its two derivatives
 _EPOCHS, _PRODUCT_COST = 30, 12
-# without them forces of aspirin are 12 %, of uracil 7 % worse, of toluene and ethanol 2 % better (150 and 200 structures)
+# without them forces of aspirin are 9 %, of uracil 7 % worse, of toluene 1 % better (150 to 200 structures)
 _NEAR, _TWO_NEIGHBOURS = 2.0, 3.0  # Å
 _INDEPENDENT = 1e-10  # of the largest eigenvalue: what is below is rounding
 
