@@ -66,6 +66,10 @@ def smoothness(functions: SymmetryFunctions) -> list[np.ndarray]:
 
     An energy says little of far atoms, and less of many at a time: every neighbour counts 1 / (1 + r / 2 Å) at the
     distance r of the radial function's middle, functions of two neighbours count three times as much as the others.
+
+    References
+    ----------
+    Willatt, Musil, Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018), who scale what neighbours add by their distance.
     """
     return [np.array([_counts(f) for f in own]) for own in functions.functions.values()]
 

@@ -53,7 +53,7 @@ from molml.nn import MLP
 from molml.training import Trainer, cosine, processes
 from molml.training.cluster import calls
 
-# isolated molecules have few neighbours, all near, and need fine angular detail: a short cutoff and many functions
+# isolated molecules have few neighbours and need fine angular detail: a shorter cutoff and many functions
 CUTOFF = 5.5  # Å
 MOLECULE_CUTOFF = 5.0  # Å
 N_FUNCTIONS = 300

@@ -42,7 +42,7 @@ _ROWS, _CHANGES = 2e9, 2.5e9  # bytes of what is kept of the linear part, and of
 _ROWS_AT_ONCE = 2000
 _ASSUMED_FOLD, _NONE = -1, -2  # what is never left aside, and the fold that holds nothing
 _TOLERANCE, _MOST_STEPS = 1e-3, 60  # what more steps change is within the noise
-_NEARER = 0.1
+_NEARER = 0.1  # what is left of the residual of a start, at most
 # of the prior's weights, which are for a linear potential: errors are about a third of its
 _ASSUMED = 0.1
 
