@@ -24,7 +24,7 @@ from molml.energy import (
     fitting,
 )
 from molml.energy.data import collate
-from molml.energy.features import G2, SymmetryFunctions, ThreeBody
+from molml.energy.features import G2, Function, SymmetryFunctions, ThreeBody
 from molml.energy.loss import FeaturisedDataset
 from molml.energy.model import Potential
 from molml.training import TrainingInterrupted
@@ -293,6 +293,22 @@ def test_validation_structures_must_hold_known_elements(data: StructureDataset, 
 def test_settings_out_of_range(data: StructureDataset, setting: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fit(data, **setting)
+
+
+def test_networks_are_left_out_beside_a_quadratic_part_where_they_add_nothing(monkeypatch) -> None:
+    ethanol = StructureDataset(molml.datasets.path("ethanol") / "train.xyz.xz", index=slice(0, 90))
+    train, valid = ethanol.subset(range(70)), ethanol.subset(range(70, 90))
+    own: list[Function] = [G2(s, eta, r) for s in "HCO" for eta, r in ((4.0, 1.0), (4.0, 1.5), (2.0, 2.2), (1.0, 3.0))]
+    functions = SymmetryFunctions(dict.fromkeys("HCO", own), cutoff=4.0)
+    silent = {}
+    for limit in (0.0, np.inf):
+        monkeypatch.setattr("molml.energy.fitting._USELESS", limit)
+        for quadratic in (True, False):
+            potential = fit(train, valid, functions=functions, epochs=1, quadratic=quadratic, guard=False)
+            assert isinstance(potential, BehlerParrinello)
+            assert potential.is_quadratic == quadratic
+            silent[quadratic, limit] = not any(n.layers[-1].weight.any() for n in potential.networks)
+    assert silent == {(True, 0.0): True, (True, np.inf): False, (False, 0.0): False, (False, np.inf): False}
 
 
 def test_default_cutoffs(emt_crystals) -> None:
