@@ -118,13 +118,6 @@ def linear_network(linear: Floats, reference: float) -> AtomNetwork:
     return AtomNetwork(linear, float(reference), linear, none, none, np.zeros((0, 0)), nothing, nothing, nothing)
 
 
-def _without_layers(network: AtomNetwork) -> AtomNetwork:
-    """The same energies, where the network gives none."""
-    none, nothing = np.zeros(0, dtype=np.int64), np.zeros((1, 0))
-    width = max(_filled(len(network.mean), _WIDE), _filled(network.squares.shape[1], _WIDE))
-    return network._replace(sizes=none, activations=none, biases=np.zeros((0, width)), weights=nothing)
-
-
 def atom_network(
     network: MLP,
     mean: Floats,
@@ -153,7 +146,12 @@ def atom_network(
     kinds = np.array([_NAMES.index(name) for name in names], dtype=np.int64)
     parts = linear.copy(), reference, mean.copy(), sizes, kinds, biases, flat
     found = AtomNetwork(*parts, _flat(directions)[None], squares[None].copy())
-    return found if any(array.any() for array in layers[-1]) else _without_layers(found)
+    if any(array.any() for array in layers[-1]):
+        return found
+    nothing = linear_network(found.linear, reference)
+    return found._replace(
+        sizes=nothing.sizes, activations=nothing.activations, biases=biases[:0], weights=nothing.weights
+    )
 
 
 def _flat(weight: Floats) -> Floats:

@@ -97,7 +97,7 @@ def fit_quadratic(
     reference: np.ndarray,
     *,
     energy_weight: float,
-    factors: Sequence[np.ndarray] | None = None,
+    factors: Sequence[np.ndarray],
     n_components: int = MOST_COMPONENTS,
     prior: Prior | None = None,
     members: int = 1,
@@ -118,7 +118,7 @@ def fit_quadratic(
     reference : array, shape (n_elements,), eV
     energy_weight : float
         Weight of energies against forces, as :func:`molml.energy.linear.solve` found it.
-    factors : sequence of array, shape (n_functions,), optional
+    factors : sequence of array, shape (n_functions,)
         What the functions were multiplied by for the components: the penalties are of functions so multiplied.
     n_components : int
         Most principal components of each element; fewer where their derivatives take more than 2.5 GB.
@@ -160,8 +160,7 @@ def fit_quadratic(
         (energy_weight, 1.0, STRESS_WEIGHT),
         progress,
     )
-    ones = np.ones(len(kernel.elements))
-    factor = np.ones(width) if factors is None else np.concatenate([*factors, ones])
+    factor = np.concatenate([*factors, np.ones(len(kernel.elements))])
     labels, unit, squares = problem.labels, _mean_square(problem, factor), _squares(problem)
     judged = 1 if (labels.kind == 1).any() else 0
     left_aside = (labels.fold == 0) & (labels.kind == judged)
